@@ -1,0 +1,1 @@
+"""Looking at a guest while it stands still: disassembly and stepping."""
