@@ -1,0 +1,26 @@
+/* Operations on one virtual CPU (public/vcpu.h). */
+#ifndef KIT_XEN_VCPU_H
+#define KIT_XEN_VCPU_H
+
+#include "../types.h"
+
+#define VCPUOP_is_up 3
+#define VCPUOP_get_runstate_info 4
+#define VCPUOP_set_periodic_timer 6
+#define VCPUOP_stop_periodic_timer 7
+#define VCPUOP_set_singleshot_timer 8
+#define VCPUOP_stop_singleshot_timer 9
+
+struct vcpu_set_periodic_timer {
+    u64 period_ns;
+};
+
+struct vcpu_set_singleshot_timer {
+    u64 timeout_abs_ns;
+    u32 flags; /* VCPU_SSHOTTMR_future: refuse, with -ETIME, a time that has passed */
+};
+_Static_assert(sizeof(struct vcpu_set_singleshot_timer) == (IS_64 ? 16 : 12), "");
+
+#define VCPU_SSHOTTMR_future (1u << 0)
+
+#endif

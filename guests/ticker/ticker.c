@@ -1,0 +1,9 @@
+const char guest_name[] = "ticker";
+#include "console.h"
+#include "report.h"
+#include "start.h"
+void guest_main(const struct start_info *si)
+{
+    print("ticker %s %s %d\n", si->magic, WIDTH_NAME, 42);
+    report_and_exit();
+}

@@ -1,0 +1,120 @@
+/*
+ * Segments: a GDT of our own, and what loading from it may do (SDM 3A 3.4, 6.15).
+ *
+ * set_gdt takes the frames; a frame in use as a descriptor table may not be mapped writable, and Xen
+ * checks every descriptor in it (check_descriptor, arch/x86/pv/descriptor-tables.c). The error code
+ * of a refused load is the selector without its RPL.
+ */
+#include "case.h"
+#include "hypercall.h"
+#include "mm.h"
+
+#define RPL (IS_64 ? 3 : 1) /* the ring that the kernel really runs in, and its descriptors' DPL */
+#define SELECTOR(index) ((index) * 8 + RPL)
+
+/* Descriptors: flat, accessed already (the table is read-only, the processor could not set it). */
+#define DESCRIPTOR(high) (((u64)(high) << 32) | 0xffff)
+#define DPL_BITS (RPL << 13)
+
+enum { FLAT = 1, ABSENT, READ_ONLY, EXECUTE_ONLY, CHANGING, NR_DESCRIPTORS };
+
+static const u64 descriptors[NR_DESCRIPTORS] = {
+    [FLAT] = DESCRIPTOR(0x00cf9300 | DPL_BITS),
+    [ABSENT] = DESCRIPTOR(0x00cf1300 | DPL_BITS),
+    [READ_ONLY] = DESCRIPTOR(0x00cf9100 | DPL_BITS),
+    [EXECUTE_ONLY] = DESCRIPTOR((IS_64 ? 0x00af9900 : 0x00cf9900) | DPL_BITS),
+    [CHANGING] = DESCRIPTOR(0x00cf1300 | DPL_BITS),
+};
+
+/* The selector to load, for the code below. */
+extern word selector;
+word selector;
+PROVOKE(load_es, "mov selector, %eax", "mov %eax, %es");
+PROVOKE(load_ds, "mov selector, %eax", "mov %eax, %ds");
+PROVOKE(load_fs, "mov selector, %eax", "mov %eax, %fs");
+PROVOKE(load_ss, "mov selector, %eax\n mov %ss, %ecx", "mov %eax, %ss\n mov %ecx, %ss");
+PROVOKE(reload_ss, "mov %ss, %eax", "mov %eax, %ss");
+PROVOKE(far_return,
+#if IS_64
+        "mov selector, %rax\n push %rax\n lea 1f(%rip), %rax\n push %rax",
+        "lretq\n1: ret\n"
+#else
+        "mov selector, %eax\n push %eax\n push $1f", "lret\n1: ret\n"
+#endif
+);
+
+struct load {
+    const char *id, *rule;
+    word selector;
+    word vector; /* 0: allowed */
+    const char *start, *at, *end, *stop;
+};
+
+static const struct load loads[] = {
+    { "seg.flat", "a data segment of our own", SELECTOR(FLAT), 0, CODE(load_es) },
+    { "seg.null", "a null selector may be loaded, not used", 0, 0, CODE(load_fs) },
+    { "seg.read-only", "a read-only one in FS", SELECTOR(READ_ONLY), 0, CODE(load_fs) },
+    { "np.es", "a segment not present: #NP(selector)", SELECTOR(ABSENT), EXC_NP, CODE(load_es) },
+    { "np.ds", "in DS", SELECTOR(ABSENT), EXC_NP, CODE(load_ds) },
+    { "ss.absent", "in SS it is #SS(selector)", SELECTOR(ABSENT), EXC_SS, CODE(load_ss) },
+    { "ss.reload", "SS from the start may be loaded again", 0, 0, CODE(reload_ss) },
+    { "gp.ss-null", "SS must not be null", 0, EXC_GP, CODE(load_ss) },
+    { "gp.ss-read-only", "and must be writable", SELECTOR(READ_ONLY), EXC_GP, CODE(load_ss) },
+    { "gp.ds-execute-only", "code that cannot be read is no data", SELECTOR(EXECUTE_ONLY), EXC_GP,
+      CODE(load_ds) },
+    { "gp.ds-empty", "an empty descriptor", SELECTOR(100), EXC_GP, CODE(load_ds) },
+    { "gp.ds-beyond", "beyond the limit of the GDT", 0xfff8 | RPL, EXC_GP, CODE(load_ds) },
+    { "gp.ds-ldt", "in the LDT, without one", 0x0c | RPL, EXC_GP, CODE(load_ds) },
+};
+
+static void check_load(const struct load *l)
+{
+    struct trap_case c = {
+        .id = l->id, .rule = l->rule, .start = l->start, .at = l->at, .end = l->end,
+        .vector = l->vector, .error = l->selector & ~3ul, .nothing = !l->vector,
+    };
+    struct trap_seen seen;
+
+    selector = l->selector;
+    check_trap_case(&c, &seen);
+}
+
+/* update_descriptor writes one entry of the live table. */
+static void test_update_descriptor(u64 table_maddr)
+{
+    static const struct load before = { "np.changing", "not present yet", SELECTOR(CHANGING),
+                                        EXC_NP, CODE(load_es) };
+    static const struct load after = { "seg.changed", "and loads after update_descriptor",
+                                       SELECTOR(CHANGING), 0, CODE(load_es) };
+
+    check_load(&before);
+    check_equal("seg.update", "update_descriptor is allowed", 0,
+                (u64)hv_update_descriptor(table_maddr + CHANGING * 8, descriptors[FLAT]));
+    check_load(&after);
+    check_equal("seg.gate", "a gate to ring 0 is refused", (u64)-XEN_EINVAL,
+                (u64)hv_update_descriptor(table_maddr + CHANGING * 8, 0x00008e0000080000));
+}
+
+static void clear_data_segments(void)
+{
+    __asm__ volatile("mov %0, %%fs\n mov %0, %%es\n mov %1, %%es\n mov %1, %%ds" ::"r"(0),
+                     "r"(FLAT_KERNEL_DS));
+}
+
+void test_segments(void)
+{
+    u64 *table = alloc_page();
+    word mfn = virt_to_mfn(table);
+
+    for (unsigned i = 0; i < NR_DESCRIPTORS; i++)
+        table[i] = descriptors[i];
+    check_equal("seg.gdt-writable", "a page mapped writable cannot become a GDT", (u64)-XEN_EINVAL,
+                (u64)hv_set_gdt(&mfn, 512));
+    protect_page(table, PTE_P | PTE_A);
+    check_equal("seg.set-gdt", "a read-only one can", 0, (u64)hv_set_gdt(&mfn, 512));
+    for (size_t i = 0; i < ARRAY_SIZE(loads); i++)
+        check_load(&loads[i]);
+    test_update_descriptor((u64)mfn << PAGE_SHIFT);
+    clear_data_segments();
+    (void)far_return;
+}
