@@ -82,7 +82,7 @@ def compiled(text: str | None) -> re.Pattern[str] | None:
     try:
         return re.compile(text)
     except re.error as error:
-        raise Refusal(f"{text!r} is not a regular expression: {error}") from error
+        raise Refusal(f"'{text}' is not a regular expression: {error}") from error
 
 
 def print_table(head: Row, rows: Iterator[Row]) -> None:

@@ -24,6 +24,8 @@ SIMPLE: Final = {
     "?": b"?",
 }
 
+BACKSLASH: Final = "\\\\"  # how to write one
+
 PIECE: Final = re.compile(
     r"(?P<plain>[^\\]+)"
     r"|\\(?P<octal>[0-7]{1,3})"
@@ -55,9 +57,7 @@ def unescape(text: str) -> bytes:
         elif kind == "code":
             out += chr(int(value, 16)).encode(errors="surrogatepass")
         elif kind == "bad":
-            raise EscapeError(
-                f"{value!r} is not a C escape in {text!r}; a backslash itself is '\\\\'"
-            )
+            raise EscapeError(f"{value} is no C escape, in '{text}'; a backslash is {BACKSLASH}")
         else:
             out.append(int(value, 16 if kind == "hex" else 8) & 0xFF)
     return bytes(out)

@@ -47,7 +47,7 @@ class Expect:
         try:
             pattern = re.compile(text.encode(), re.MULTILINE)
         except re.error as error:
-            raise ScriptError(f"{text!r} is not a regular expression: {error}") from error
+            raise ScriptError(f"'{text}' is not a regular expression: {error}") from error
         return cls(pattern, text, domain)
 
 
@@ -130,7 +130,7 @@ class Script:
                 raise ScriptError(f"no domain is called {step.domain!r}")
             return step.domain
         if len(self.consoles) != 1:
-            raise ScriptError(f"which domain is {step.text!r} for? there are {len(self.consoles)}")
+            raise ScriptError(f"which domain is '{step.text}' for? there are {len(self.consoles)}")
         return next(iter(self.consoles))
 
     def _listener(self, name: str) -> Callable[[bytes], None]:
@@ -185,4 +185,4 @@ class Script:
         which = expects.index(self.position) + 1
         where = f" on {step.domain}'s console" if step.domain else ""
         which_one = f"expectation {which} of {len(expects)}"
-        return f"{which_one} was not met: {step.text!r} did not appear{where}"
+        return f"{which_one} was not met: '{step.text}' did not appear{where}"

@@ -30,5 +30,5 @@ def test_escape_becomes_its_bytes(text: str, data: bytes) -> None:
 
 @pytest.mark.parametrize("text", ["\\", r"a\q", r"\x", r"\u12", r"\8"])
 def test_unknown_escape_is_refused_and_named(text: str) -> None:
-    with pytest.raises(EscapeError, match=r"is not a C escape in"):
+    with pytest.raises(EscapeError, match=r"is no C escape, in"):
         unescape(text)

@@ -64,7 +64,7 @@ def test_machine_has_room_for_all_domains() -> None:
         ('"pass"', '"fine"', r"^s.toml: domain 1: ends = 'fine' is none of pass, poweroff"),
         ("run_for_ms = 5", "run_for_ms = 0.5", r"run_for_ms = 0.5 is not of type int"),
         ('"ring [13]"', '"("', r"^'\(' is not a regular expression"),
-        ("'q\\n'", "'\\q'", r"is not a C escape"),
+        ("'q\\n'", "'\\q'", r"is no C escape"),
         ('"x86_64"', '"x86_65"', r"^s.toml: widths: 'x86_65' is none of"),
         ('expect = "ring', 'domain = "x"\nexpect = "ring', r"^s.toml: no domain is called 'x'"),
         ("widths", "width", r"^s.toml: 'width' is not known here"),
