@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Final
 
 from hypervisor.abi.width import Width
+from hypervisor.abi.xen import HypercallNr
 from hypervisor.x86.paging import PAGE_SIZE
 
 _ENTRY_BYTES: Final = 32
-_IRET: Final = 23  # __HYPERVISOR_iret
 _FILLER: Final = b"\xcc"  # int3
 
 _MOV_EAX: Final = b"\xb8"  # with a 32-bit number behind it
@@ -35,12 +35,12 @@ def hypercall_page(width: Width) -> bytes:
 
 def _entry_32(nr: int) -> bytes:
     load = _MOV_EAX + nr.to_bytes(4, "little")
-    return _PUSH_RAX + load + _INT_82 if nr == _IRET else load + _INT_82 + _RET
+    return _PUSH_RAX + load + _INT_82 if nr == HypercallNr.IRET else load + _INT_82 + _RET
 
 
 def _entry_64(nr: int) -> bytes:
     """`syscall` overwrites rcx and r11, which a caller of the page need not know."""
     load = _MOV_EAX + nr.to_bytes(4, "little")
-    if nr == _IRET:
+    if nr == HypercallNr.IRET:
         return _PUSH_RCX_R11 + _PUSH_RAX + load + _SYSCALL
     return _PUSH_RCX_R11 + load + _SYSCALL + _POP_R11_RCX + _RET

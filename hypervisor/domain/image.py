@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from hypervisor.abi.features import Feature
 from hypervisor.abi.width import Width
 from hypervisor.domain.bsd_symtab import bsd_symtab_start, make_bsd_symtab
 from hypervisor.domain.bzimage import unwrap
 from hypervisor.domain.elf import ElfFile, ImageError, parse_elf
 from hypervisor.domain.notes import read_notes
-from hypervisor.domain.parms import FEATURE_BITS, FEATURE_DOM0, OFFERED_FEATURES, DomParms, PaeMode
+from hypervisor.domain.parms import OFFERED_FEATURES, DomParms, PaeMode
 from hypervisor.domain.symbols import Symbols
 from hypervisor.domain.xen_guest import read_xen_guest
 from hypervisor.mm.hole_map import HOLE
@@ -137,12 +138,15 @@ def _check_interface(parms: DomParms) -> None:
 
 
 def _check_features(parms: DomParms, initial_domain: bool) -> None:
-    for name, bit in FEATURE_BITS.items():
-        if parms.required >> bit & 1 and name not in OFFERED_FEATURES and name != "dom0":
-            raise ImageError(f"the kernel requires feature {name!r}, which a PV domain has not")
-    if parms.required & FEATURE_DOM0 and not initial_domain:
+    for feature in Feature:
+        known = feature in OFFERED_FEATURES or feature is Feature.DOM0
+        if parms.required >> feature & 1 and not known:
+            raise ImageError(
+                f"the kernel requires feature {feature.name.lower()!r}, which a PV domain has not"
+            )
+    if parms.required >> Feature.DOM0 & 1 and not initial_domain:
         raise ImageError("the kernel requires feature 'dom0': it can only run as Dom0")
-    if initial_domain and parms.states_supported and not parms.supported & FEATURE_DOM0:
+    if initial_domain and parms.states_supported and not parms.supported >> Feature.DOM0 & 1:
         raise ImageError("the kernel does not support feature 'dom0': it cannot run as Dom0")
 
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from hypervisor.abi.width import Width
+from hypervisor.abi.xen import MAX_GUEST_CMDLINE
 from hypervisor.domain.image import GuestImage
 from hypervisor.mm.hole_map import HOLE
 from hypervisor.mm.pagetables import PAGING_MODE
 from hypervisor.x86.paging import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, PagingMode
 
-MAX_CMDLINE_BYTES: Final = 1023  # start_info's field holds a zero byte behind it
+MAX_CMDLINE_BYTES: Final = MAX_GUEST_CMDLINE - 1  # a zero byte stands behind it
 _BOUNDARY: Final = 4 << 20
 _PADDING_FRAMES: Final = (512 << 10) >> PAGE_SHIFT
 _STACK_FRAMES: Final = 1

@@ -1,8 +1,7 @@
 """What a kernel says of itself, whichever way it says it: by Xen ELF notes or by `__xen_guest`.
 
 Both readers fill the same `DomParms` (Xen's elf_dom_parms, libelf.h). None means that the kernel
-says nothing, which is not the same as 0: PV-GRUB's entry and virtual base are 0. Feature names and
-numbers are those of public/features.h.
+says nothing, which is not the same as 0: PV-GRUB's entry and virtual base are 0.
 """
 
 from __future__ import annotations
@@ -11,26 +10,19 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from hypervisor.abi.features import Feature
 from hypervisor.domain.elf import ImageError
 
-#: XENFEAT_* of public/features.h by the name that a kernel uses.
-FEATURE_BITS: Final = {
-    "writable_page_tables": 0,
-    "writable_descriptor_tables": 1,
-    "auto_translated_physmap": 2,
-    "supervisor_mode_kernel": 3,
-    "pae_pgdir_above_4gb": 4,
-    "mmu_pt_update_preserve_ad": 5,
-    "highmem_assist": 6,
-    "gnttab_map_avail_bits": 7,
-    "hvm_callback_vector": 8,
-    "dom0": 11,
-}
-FEATURE_DOM0: Final = 1 << FEATURE_BITS["dom0"]
+_FEATURE_NAMED: Final = {feature.name.lower(): feature for feature in Feature}
 
 #: What a PV kernel may insist on here: what XENVER_get_features can answer for a PV domain.
 OFFERED_FEATURES: Final = frozenset(
-    {"pae_pgdir_above_4gb", "mmu_pt_update_preserve_ad", "highmem_assist", "gnttab_map_avail_bits"}
+    {
+        Feature.PAE_PGDIR_ABOVE_4GB,
+        Feature.MMU_PT_UPDATE_PRESERVE_AD,
+        Feature.HIGHMEM_ASSIST,
+        Feature.GNTTAB_MAP_AVAIL_BITS,
+    }
 )
 
 
@@ -74,11 +66,11 @@ class DomParms:
         """
         for word in text.split("|"):
             name = word.removeprefix("!")
-            bit = FEATURE_BITS.get(name)
-            if bit is not None:
-                self.supported |= 1 << bit
-            if name is word:
+            feature = _FEATURE_NAMED.get(name)
+            if feature is not None:
+                self.supported |= 1 << feature
+            if name == word:
                 continue
-            if bit is None:
+            if feature is None:
                 raise ImageError(f"the kernel requires feature {name!r}, which is unknown")
-            self.required |= 1 << bit
+            self.required |= 1 << feature
