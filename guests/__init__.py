@@ -39,7 +39,7 @@ REPORT_PASS: Final = re.compile(
 )
 REPORT_FAIL: Final = re.compile(r"^ring1: FAIL (?P<name>\w+): (?P<why>.*?)\r?$", re.MULTILINE)
 CHECK_LINE: Final = re.compile(
-    r"^(?P<verdict>ok|skip|FAIL) +(?P<id>[\w.-]+) +(?P<seen>.*?)(?:  +(?P<rule>.*?))?\r?$",
+    r"^(?P<verdict>ok|skip|FAIL) +(?P<id>[\w.-]+) +(?P<seen>.*?)(?:  +(?P<rule>\S.*?))?\r?$",
     re.MULTILINE,
 )
 

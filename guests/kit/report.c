@@ -20,7 +20,7 @@ bool check_selected(const char *id)
 
 static void line(const char *verdict, const char *id, const char *seen, const char *rule)
 {
-    print("%-4s %-20s %-28s %s\n", verdict, id, seen, rule);
+    print("%-4s %-20s %-28s  %s\n", verdict, id, seen, rule);
 }
 
 void check_text(const char *id, const char *rule, const char *want, const char *got)

@@ -59,6 +59,18 @@ static void test_cr4(void)
     check_equal("cr4.kept", "and changes nothing", before, READ("cr4"));
 }
 
+/* A kernel outside ring 0 has no say over the processor's IF: it stays set (SDM 2 POPF), and the
+ * upcall mask is what counts. */
+static void test_flags(void)
+{
+    word flags;
+
+    __asm__ volatile("pushf\n push $2\n popf\n pushf\n pop %0\n popf" : "=r"(flags));
+    check_true("flags.if", "popf cannot clear IF", flags & FLAG_IF);
+    check_equal("flags.mask", "and has nothing to do with the upcall mask", 1,
+                vcpu_info()->evtchn_upcall_mask);
+}
+
 static void cpuid(u32 leaf, bool forced, u32 regs[4])
 {
     /* The prefix ud2; "xen" makes Xen run the instruction behind it (public/arch-x86/xen.h). */
@@ -155,9 +167,29 @@ static void test_segment_bases(void)
 }
 #endif
 
-/* Numbers that no Xen ever had, and those it has dropped, are refused and harmless. */
-static void test_unknown_hypercall(void)
+/* The hypercall page only holds the instruction; a kernel may use it directly. */
+static long direct_xen_version(void)
 {
+    long ret;
+
+#if IS_64
+    __asm__ volatile("syscall"
+                     : "=a"(ret)
+                     : "a"(__HYPERVISOR_xen_version), "D"(XENVER_version), "S"(0)
+                     : "rcx", "r11", "memory");
+#else
+    __asm__ volatile("int $0x82"
+                     : "=a"(ret)
+                     : "a"(__HYPERVISOR_xen_version), "b"(XENVER_version), "c"(0)
+                     : "memory");
+#endif
+    return ret;
+}
+
+static void test_hypercalls(void)
+{
+    check_equal("hypercall.direct", "the instruction of the hypercall page works without it",
+                (u64)hv_xen_version(XENVER_version, NULL), (u64)direct_xen_version());
     check_equal("hypercall.unknown", "a number without a hypercall is -ENOSYS", (word)-XEN_ENOSYS,
                 (word)HYPERCALL1(60, 0));
 }
@@ -167,9 +199,10 @@ void test_emulated(void)
     /* The entry that maps address 0 lies at the start of the top table. */
     test_control_registers(pt_walk(0, PT_LEVELS));
     test_cr4();
+    test_flags();
     test_cpuid();
     test_debug_registers();
-    test_unknown_hypercall();
+    test_hypercalls();
 #if IS_64
     test_segment_bases();
 #endif

@@ -1,6 +1,7 @@
 /*
- * The iret hypercall when what it is to load cannot be loaded: the fault belongs to the context that
- * was the target, and the kernel finds it in a frame as if user mode had faulted there.
+ * Ways back. The iret hypercall, when what it is to load cannot be loaded: the fault belongs to the
+ * context that was the target, and the kernel finds it in a frame as if user mode had faulted there.
+ * And the processor's own iret, which needs no Xen as long as no privilege is gained.
  */
 #include "case.h"
 #include "events.h"
@@ -39,9 +40,52 @@ static void check_bad_iret(const struct bad_iret *bad)
     check_text(bad->id, bad->rule, want, got);
 }
 
+/* Kernel to kernel. On 64 bits both selectors are ring 3's anyway. */
+#if IS_64
+PROVOKE(native_iret,
+        "mov %rsp, %rax\n push $0xe02b\n push %rax\n pushf\n push $0xe033\n push $native_iret_end",
+        "iretq");
+#else
+PROVOKE(native_iret, "pushf\n push %cs\n push $native_iret_end", "iret");
+#endif
+
+static const struct trap_case native = {
+    CODE(native_iret), .id = "iret.native", .nothing = true,
+    .rule = "the processor's own iret works within the kernel",
+};
+
+#if !IS_64
+/* Ring 1 to ring 3: the processor checks only that privilege is not gained (SDM 3A 6.12). */
+static void native_iret_to_user(void *regs_)
+{
+    struct regs *regs = regs_;
+
+    __asm__ volatile("push %0\n push %1\n push %2\n push %3\n push %4\n iret" ::"r"(regs->ss),
+                     "r"(regs->sp), "r"(regs->flags), "r"((word)regs->cs), "r"(regs->ip)
+                     : "memory");
+}
+
+static void test_native_iret_to_user(void)
+{
+    struct trap_seen seen;
+    struct regs regs;
+
+    user_load(iret_ud, iret_ud_stop, &regs);
+    trap_catch(native_iret_to_user, &regs, &seen);
+    check_true("iret.native-user", "and out of it into user mode",
+               seen.trapped && regs_from_user(&seen.regs) && seen.regs.ip == USER_CODE);
+}
+#endif
+
 void test_iret(void)
 {
+    struct trap_seen seen;
+
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
         check_bad_iret(&cases[i]);
+    check_trap_case(&native, &seen);
+#if !IS_64
+    test_native_iret_to_user();
+#endif
     events_disable();
 }

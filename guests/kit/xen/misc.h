@@ -38,6 +38,5 @@ _Static_assert(sizeof(struct multicall_entry) == 8 * sizeof(word), "");
 #define XEN_ENODEV 19
 #define XEN_EINVAL 22
 #define XEN_ENOSYS 38
-#define XEN_ETIME 62
 
 #endif

@@ -17,7 +17,7 @@ struct vcpu_set_periodic_timer {
 
 struct vcpu_set_singleshot_timer {
     u64 timeout_abs_ns;
-    u32 flags; /* VCPU_SSHOTTMR_future: refuse, with -ETIME, a time that has passed */
+    u32 flags; /* VCPU_SSHOTTMR_future, which asks for -ETIME at a time past, and may be ignored */
 };
 _Static_assert(sizeof(struct vcpu_set_singleshot_timer) == (IS_64 ? 16 : 12), "");
 

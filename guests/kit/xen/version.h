@@ -32,5 +32,7 @@ struct xen_feature_info {
 #define XENFEAT_highmem_assist 6
 #define XENFEAT_gnttab_map_avail_bits 7
 #define XENFEAT_dom0 11
+#define XENFEAT_memory_op_vnode_supported 13
+#define XENFEAT_direct_mapped 17
 
 #endif
