@@ -16,6 +16,9 @@ from hypervisor.domain.builder import BuildError, BuildParams, Layout, StartOfDa
 from hypervisor.domain.hypercall_page import hypercall_page
 from hypervisor.domain.image import GuestImage, load_image
 from hypervisor.machine.memory import MachineMemory
+from hypervisor.mm.frames import FrameTable, FrameType
+from hypervisor.mm.hole_map import HOLE
+from hypervisor.mm.pagetables import PageTables, XenSlots
 from tests.support.elf_writer import (
     KernelSpec,
     LoadSegment,
@@ -276,6 +279,27 @@ def test_only_frames_of_the_domain_are_touched(width: Width) -> None:
     build(memory, image, p2m, plan(image, NR_FRAMES), BuildParams(0x5000))
     others = set(range(memory.nr_frames)) - set(p2m)
     assert all(memory.frame(mfn) == b"\xee" * 4096 for mfn in others)
+
+
+def test_memory_management_accepts_the_tables_from_the_root_on(width: Width) -> None:
+    image = small_image(width, virt_base=0x400000)
+    memory = MachineMemory((NR_FRAMES + 512) << 12)
+    frames = FrameTable(memory)
+    p2m = frames.allocate(1, NR_FRAMES)
+    start = build(memory, image, p2m, plan(image, NR_FRAMES), BuildParams(0x5000))
+    hole = HOLE[width]
+    nr_slots = hole.end_slot - hole.first_slot
+    empty = bytes(nr_slots * (4 if width is Width.X86_32 else 8))
+    slots = XenSlots(hole.table, hole.first_slot, hole.end_slot, empty)
+    tables = PageTables(frames, width, 1, slots)
+    tables.pin(start.root_mfn, tables.root_type)
+    table_types = {FrameType.L1: 1, FrameType.L2: 2, FrameType.XEN_L2: 2, FrameType.L3: 3}
+    found = {
+        (mfn, table_types.get(FrameType(frames.type[mfn]), 4))
+        for mfn in p2m
+        if frames.type_count[mfn] and frames.type[mfn] != FrameType.WRITABLE
+    }
+    assert found == {(table.mfn, table.level) for table in start.page_tables}
 
 
 # --- refusals --------------------------------------------------------------------------------
