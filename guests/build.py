@@ -67,6 +67,11 @@ _LINK_FLAGS: Final = (
 )
 
 
+def width_flags(width: str) -> tuple[str, ...]:
+    """What the compiler is told for any source of a width."""
+    return (*_WIDTH_FLAGS[width], *_COMMON_FLAGS)
+
+
 class BuildError(Exception):
     """The compiler refused; the text is what it said."""
 
@@ -173,7 +178,7 @@ class Builder:
 
     def _flags(self, width: str) -> tuple[str, ...]:
         include = self._work(width) / "include"
-        return (*_WIDTH_FLAGS[width], *_COMMON_FLAGS, "-Ikit", f"-I{include}")
+        return (*width_flags(width), "-Ikit", f"-I{include}")
 
     def _offsets_header(self, width: str) -> None:
         """Write generated/offsets.h: what assembly must know of C's structures."""
