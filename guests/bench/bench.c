@@ -79,7 +79,7 @@ static void fault_loop(u64 count)
     trap_set_handler(EXC_UD, old);
 }
 
-/* A system call out of ring 3 and back, count times: user mode counts down and then executes ud2. */
+/* A system call out of ring 3 and back, count times: user mode counts down, then executes ud2. */
 #if IS_64
 #define SYSTEM_CALL "syscall"
 #define COUNTER "%rbx"

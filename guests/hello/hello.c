@@ -16,7 +16,7 @@
 
 const char guest_name[] = "hello";
 
-#define SELECTOR(reg)                                                                                \
+#define SELECTOR(reg)                                                                              \
     ({                                                                                             \
         word value_;                                                                               \
         __asm__("mov %%" reg ", %0" : "=r"(value_));                                               \

@@ -1,9 +1,9 @@
 /*
  * The console.
  *
- * Its ring is a page shared with whoever owns the other end: copy bytes in, then move out_prod, then
- * ring the event channel. When the ring is full, ring the channel and give the CPU away until there
- * is room. Text collects in a line buffer first, so that one line costs one notification.
+ * Its ring is a page shared with whoever owns the other end: copy bytes in, then move out_prod,
+ * then ring the event channel. When the ring is full, ring the channel and give the CPU away until
+ * there is room. Text collects in a line buffer first, so that one line costs one notification.
  */
 #include "console.h"
 

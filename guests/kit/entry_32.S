@@ -72,8 +72,8 @@ trap_entries:
     callback_entry sysenter_entry, VECTOR_SYSENTER
 
 /*
- * Failsafe: a segment register could not be reloaded when Xen came back to this vCPU. Below the usual
- * frame lie the selectors that were to be loaded; Xen has loaded null ones instead.
+ * Failsafe: a segment register could not be reloaded when Xen came back to this vCPU. Below the
+ * usual frame lie the selectors that were to be loaded; Xen has loaded null ones instead.
  *
  *     +12 gs   +8 fs   +4 es   esp -> ds,   and above: eip, cs, ...
  */
@@ -112,7 +112,8 @@ trap_common:
 
 /*
  * NORETURN void regs_resume(struct regs *regs): load everything in *regs. esp walks through the
- * structure, and the iret hypercall finds there, once the page's stub has pushed eax over the error:
+ * structure, and the iret hypercall finds there, once the page's stub has pushed eax over the
+ * error:
  *
  *     esp -> eax, eip, cs, eflags, and esp, ss if cs is for ring 2 or 3
  */

@@ -1,8 +1,9 @@
 /*
  * 64-bit: the way in from Xen and the way back.
  *
- * The kernel runs in ring 3 as it sees itself, on CS e033 and SS e02b. Every trap ends with the iret
- * hypercall, which restores the upcall mask together with the flags; a native iretq would leave it.
+ * The kernel runs in ring 3 as it sees itself, on CS e033 and SS e02b. Every trap ends with the
+ * iret hypercall, which restores the upcall mask together with the flags; a native iretq would
+ * leave it.
  */
 #include <generated/offsets.h>
 
@@ -45,8 +46,8 @@ hypercall_page:
  *      + 8 r11
  *   rsp -> rcx
  *
- * Each stub completes that to the tail of struct regs: pops the two registers, adds an error code of
- * 0 where there is none, and its vector. C finds stub n at trap_entries + n * TRAP_ENTRY_SIZE.
+ * Each stub completes that to the tail of struct regs: pops the two registers, adds an error code
+ * of 0 where there is none, and its vector. C finds stub n at trap_entries + n * TRAP_ENTRY_SIZE.
  */
     .globl trap_entries
     .balign TRAP_ENTRY_SIZE
@@ -79,8 +80,8 @@ trap_entries:
     callback_entry sysenter_entry, VECTOR_SYSENTER
 
 /*
- * Failsafe: a segment register could not be reloaded when Xen came back to this vCPU. Below the usual
- * frame lie the selectors that were to be loaded; Xen has loaded null ones instead.
+ * Failsafe: a segment register could not be reloaded when Xen came back to this vCPU. Below the
+ * usual frame lie the selectors that were to be loaded; Xen has loaded null ones instead.
  *
  *     +24 gs   +16 fs   +8 es   rsp -> ds,   and above: rcx, r11, rip, ...
  */

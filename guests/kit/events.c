@@ -12,7 +12,7 @@
 #include "mm.h"
 #include "report.h"
 
-/* Room in the address space for the shared page; until it is mapped, a stand-in with events masked. */
+/* Room in the address space for the shared page; until that is mapped, a stand-in, masked. */
 static union {
     struct shared_info info;
     char page[PAGE_SIZE];

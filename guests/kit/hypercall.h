@@ -23,7 +23,7 @@
 extern char hypercall_page[];
 
 #if IS_64
-#define HYPERCALL_REGS(a1, a2, a3, a4, a5)                                                           \
+#define HYPERCALL_REGS(a1, a2, a3, a4, a5)                                                         \
     register word r1 __asm__("rdi") = (word)(a1);                                                  \
     register word r2 __asm__("rsi") = (word)(a2);                                                  \
     register word r3 __asm__("rdx") = (word)(a3);                                                  \
@@ -31,7 +31,7 @@ extern char hypercall_page[];
     register word r5 __asm__("r8") = (word)(a5)
 #define HYPERCALL_CLOBBER "memory", "rcx", "r11"
 #else
-#define HYPERCALL_REGS(a1, a2, a3, a4, a5)                                                           \
+#define HYPERCALL_REGS(a1, a2, a3, a4, a5)                                                         \
     register word r1 __asm__("ebx") = (word)(a1);                                                  \
     register word r2 __asm__("ecx") = (word)(a2);                                                  \
     register word r3 __asm__("edx") = (word)(a3);                                                  \
@@ -41,7 +41,7 @@ extern char hypercall_page[];
 #endif
 
 /* Calls slot nr of the page with five arguments; a hypercall that takes fewer ignores the rest. */
-#define HYPERCALL5(nr, a1, a2, a3, a4, a5)                                                           \
+#define HYPERCALL5(nr, a1, a2, a3, a4, a5)                                                         \
     ({                                                                                             \
         HYPERCALL_REGS(a1, a2, a3, a4, a5);                                                        \
         long ret_;                                                                                 \

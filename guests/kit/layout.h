@@ -1,8 +1,9 @@
 /*
  * Where the kernel lives. Shared by the linker script, the notes and C.
  *
- * Xen maps a domain's memory from VIRT_BASE up, frame 0 first: the image, what the builder adds, and
- * at least 512 KiB more. The image starts 1 MiB above, so that pfn, offset and address all differ.
+ * Xen maps a domain's memory from VIRT_BASE up, frame 0 first: the image, what the builder adds,
+ * and at least 512 KiB more. The image starts 1 MiB above, so that pfn, offset and address all
+ * differ.
  */
 #ifndef KIT_LAYOUT_H
 #define KIT_LAYOUT_H

@@ -1,8 +1,8 @@
 /*
  * How Xen's domain builder learns what this kernel needs.
  *
- * Since 2006 by ELF notes (public/elfnote.h), before by one text in a section named __xen_guest. The
- * x86_32 build, which stands for the older Xen, uses the text; the others use notes.
+ * Since 2006 by ELF notes (public/elfnote.h), before by one text in a section named __xen_guest.
+ * The x86_32 build, which stands for the older Xen, uses the text; the others use notes.
  *
  * PADDR_OFFSET is what to subtract from the ELF file's physical addresses to get offsets into the
  * domain's memory. Both customs exist, and both are used here: 32-bit builds carry the virtual

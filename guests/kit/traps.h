@@ -56,8 +56,8 @@ struct regs {
     word sp, ss; /* on 32 bits only pushed when the trap came from ring 2 or 3 */
 };
 
-/* How a frame says "kernel mode". A 64-bit kernel shares its selectors with user mode, so Xen clears
- * the RPL of a CS that it shows, and takes RPL 3 in an iret frame for user mode. */
+/* How a frame says "kernel mode". A 64-bit kernel shares its selectors with user mode, so Xen
+ * clears the RPL of a CS that it shows, and takes RPL 3 in an iret frame for user mode. */
 #define FRAME_KERNEL_CS (IS_64 ? FLAT_KERNEL_CS & ~3 : FLAT_KERNEL_CS)
 
 /* Did the trap interrupt user mode? */

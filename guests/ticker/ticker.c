@@ -133,8 +133,8 @@ static void test_single_shot(void)
                ticks_within(50 * NSEC_PER_MSEC));
 }
 
-/* The periodic timer runs while its vCPU does: one that blocks is not woken by it (Xen stops it when
- * it switches to another vCPU, common/sched/core.c), so this waits busily. */
+/* The periodic timer runs while its vCPU does: one that blocks is not woken by it (Xen stops it
+ * when it switches to another vCPU, common/sched/core.c), so this waits busily. */
 static void test_periodic(void)
 {
     struct vcpu_set_periodic_timer timer = { .period_ns = 2 * NSEC_PER_MSEC };

@@ -12,9 +12,9 @@
 #include "report.h"
 #include "traps.h"
 
-#define PROVOKE_(name, before, insn, leave)                                                          \
-    __asm__(".pushsection .text.provoke, \"ax\"\n" #name ":\n\t" before "\n" #name "_at:\n\t" insn   \
-            "\n" #name "_end:\n\t" leave "\n" #name "_stop:\n.popsection");                          \
+#define PROVOKE_(name, before, insn, leave)                                                        \
+    __asm__(".pushsection .text.provoke, \"ax\"\n" #name ":\n\t" before "\n" #name "_at:\n\t" insn \
+            "\n" #name "_end:\n\t" leave "\n" #name "_stop:\n.popsection");                        \
     extern char name[], name##_at[], name##_end[], name##_stop[]
 
 /* In the kernel: called, and it returns when nothing traps. It may change any register. */
@@ -70,7 +70,7 @@ void check_trap_case(const struct trap_case *c, struct trap_seen *seen);
 void check_user_case(const struct trap_case *c, struct trap_seen *seen);
 
 /* Every case of a table. */
-#define CHECK_ALL(check, cases)                                                                      \
+#define CHECK_ALL(check, cases)                                                                    \
     do {                                                                                           \
         for (size_t i_ = 0; i_ < ARRAY_SIZE(cases); i_++) {                                        \
             struct trap_seen seen_;                                                                \

@@ -50,8 +50,10 @@ PROVOKE(cr4_vmxe, "mov %cr4, " AX "\n xor $0x2000, " AX, "mov " AX ", %cr4");
 
 static void test_cr4(void)
 {
-    static const struct trap_case ignored = { CODE(cr4_vmxe), .id = "cr4.write", .nothing = true,
-                                              .rule = "a write of bits that are Xen's is no fault" };
+    static const struct trap_case ignored = {
+        CODE(cr4_vmxe), .id = "cr4.write", .nothing = true,
+        .rule = "a write of bits that are Xen's is no fault",
+    };
     word before = READ("cr4");
     struct trap_seen seen;
 
@@ -110,8 +112,8 @@ static void test_debug_registers(void)
                 (word)hv_set_debugreg(0, MACH2PHYS_VIRT_START));
     dr6 = hv_get_debugreg(6);
     dr7 = hv_get_debugreg(7);
-    check_equal("dr.fixed", "DR6 and DR7 have bits that are always 1 (SDM 3B 17.2)", 0xffff0ff0 + 0x400,
-                (dr6 & 0xffff0ff0) + (dr7 & 0x400));
+    check_equal("dr.fixed", "DR6 and DR7 have bits that are always 1 (SDM 3B 17.2)",
+                0xffff0ff0 + 0x400, (dr6 & 0xffff0ff0) + (dr7 & 0x400));
 }
 
 #if IS_64

@@ -110,8 +110,8 @@ static void test_interdomain(void)
                                              .remote_port = unbound.port };
     err = hv_event_channel_op(EVTCHNOP_bind_interdomain, &bind);
     check_equal("evtchn.loopback", "bind_interdomain to it", 0, (u64)err);
-    check_true("evtchn.bind-pending", "binding makes the new port pending: sends may have been lost",
-               event_is_pending(bind.local_port));
+    check_true("evtchn.bind-pending",
+               "binding makes the new port pending: sends may have been lost", event_is_pending(bind.local_port));
     event_clear_pending(bind.local_port);
     event_set_handler(unbound.port, count);
     calls = 0;

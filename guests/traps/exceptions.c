@@ -1,8 +1,8 @@
 /*
  * Exceptions without an error code, raised by the kernel (SDM 3A, 6.15).
  *
- * Faults leave the instruction pointer at the instruction, traps behind it. Xen takes them in its own
- * IDT and builds the frame for the guest's (create_bounce_frame, arch/x86/x86_64/entry.S).
+ * Faults leave the instruction pointer at the instruction, traps behind it. Xen takes them in its
+ * own IDT and builds the frame for the guest's (create_bounce_frame, arch/x86/x86_64/entry.S).
  */
 #include "case.h"
 #include "hypercall.h"

@@ -1,8 +1,8 @@
 /*
  * The FPU: #NM while CR0.TS is set, and the floating-point exceptions.
  *
- * TS is how a kernel switches FPU state lazily. A PV guest sets it with fpu_taskswitch(1), or with a
- * write to CR0 or clts, which Xen emulates; when the #NM is delivered Xen has cleared it
+ * TS is how a kernel switches FPU state lazily. A PV guest sets it with fpu_taskswitch(1), or with
+ * a write to CR0 or clts, which Xen emulates; when the #NM is delivered Xen has cleared it
  * (do_device_not_available, arch/x86/traps.c), where bare hardware would leave it set.
  */
 #include "case.h"

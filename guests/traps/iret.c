@@ -1,7 +1,7 @@
 /*
- * Ways back. The iret hypercall, when what it is to load cannot be loaded: the fault belongs to the
- * context that was the target, and the kernel finds it in a frame as if user mode had faulted there.
- * And the processor's own iret, which needs no Xen as long as no privilege is gained.
+ * Ways back. The iret hypercall, when what it is to load cannot be loaded: the fault belongs to
+ * the context that was the target, and the kernel finds it in a frame as if user mode had faulted
+ * there. And the processor's own iret, which needs no Xen as long as no privilege is gained.
  */
 #include "case.h"
 #include "events.h"

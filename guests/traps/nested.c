@@ -1,6 +1,6 @@
 /*
- * Faults inside handlers: a trap pushes its frame below whatever the kernel was doing, another trap's
- * handler included, and each return takes off its own (SDM 3A 6.12.1).
+ * Faults inside handlers: a trap pushes its frame below whatever the kernel was doing, another
+ * trap's handler included, and each return takes off its own (SDM 3A 6.12.1).
  */
 #include "case.h"
 #include "events.h"

@@ -30,7 +30,8 @@ PROVOKE(pf_rep, "mov $pf_read_only - 8, " DI "\n mov $16, %ecx\n cld", "rep stos
 PROVOKE(pf_null, "xor %eax, %eax", "mov (" AX "), %ecx");
 
 #define PF(stub, code, address, name, text)                                                        \
-    { CODE(stub), .id = name, .vector = EXC_PF, .error = code, .cr2 = (word)(address), .rule = text }
+    { CODE(stub), .id = name, .vector = EXC_PF, .error = code, .cr2 = (word)(address),             \
+      .rule = text }
 
 static const struct trap_case cases[] = {
     PF(pf_read, 0, pages[2] + 8, "pf.read", "a read, not present: error 0"),

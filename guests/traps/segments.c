@@ -1,9 +1,9 @@
 /*
  * Segments: a GDT of our own, and what loading from it may do (SDM 3A 3.4, 6.15).
  *
- * set_gdt takes the frames; a frame in use as a descriptor table may not be mapped writable, and Xen
- * checks every descriptor in it (check_descriptor, arch/x86/pv/descriptor-tables.c). The error code
- * of a refused load is the selector without its RPL.
+ * set_gdt takes the frames; a frame in use as a descriptor table may not be mapped writable, and
+ * Xen checks every descriptor in it (check_descriptor, arch/x86/pv/descriptor-tables.c). The error
+ * code of a refused load is the selector without its RPL.
  */
 #include "case.h"
 #include "hypercall.h"
@@ -88,9 +88,9 @@ static void test_update_descriptor(u64 table_maddr)
 }
 
 /*
- * The failsafe callback: FS holds a segment that is then made absent. A Xen that reloads FS when it
- * comes back to this vCPU cannot, loads null instead and says so (public/arch-x86/xen.h); one that has
- * run nobody else in between, or never lets go of the register, has nothing to say.
+ * The failsafe callback: FS holds a segment that is then made absent. A Xen that reloads FS when
+ * it comes back to this vCPU cannot, loads null instead and says so (public/arch-x86/xen.h); one
+ * that has run nobody else in between, or never lets go of the register, has nothing to say.
  */
 static unsigned failsafes;
 

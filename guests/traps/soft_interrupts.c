@@ -23,9 +23,9 @@ PROVOKE(int_13, "", "int $13");
  * QEMU's long mode gives n * 16 + 2 instead, its index of an 8-byte slot, so a Xen under it takes
  * n for 2n. That leaves int 0 to check there what Xen does, and int 0x80, which has a gate.
  */
-#define REFUSED(stub, n, qemu, name, text)                                                           \
+#define REFUSED(stub, n, qemu, name, text)                                                         \
     { CODE(stub), .id = name, .vector = EXC_GP, .error = (n) * 8 + 2, .quirk = qemu, .rule = text }
-#define DELIVERED(stub, n, qemu, name, text)                                                         \
+#define DELIVERED(stub, n, qemu, name, text)                                                       \
     { CODE(stub), .id = name, .vector = n, .where = AFTER, .quirk = qemu, .rule = text }
 
 static const struct trap_case no_gate[] = {

@@ -1,8 +1,9 @@
 /*
  * Traps out of user mode.
  *
- * Xen enters the kernel on the stack that stack_switch named, and the frame says where user mode was,
- * with its own selectors: on 64 bits a kernel tells the two modes apart by the RPL of CS alone.
+ * Xen enters the kernel on the stack that stack_switch named, and the frame says where user mode
+ * was, with its own selectors: on 64 bits a kernel tells the two modes apart by the RPL of CS
+ * alone.
  */
 #include "case.h"
 #include "console.h"
@@ -43,8 +44,9 @@ extern char kernel_start[];
     { CODE(stub), .id = name, .vector = EXC_PF, .error = err, .cr2 = (word)(address), .rule = text }
 
 /* QEMU's long mode gives #GP(n * 16 + 2): see soft_interrupts.c. */
-#define USER_INT(stub, vec, err, pos, qemu, name, text)                                              \
-    { CODE(stub), .id = name, .vector = vec, .error = err, .where = pos, .quirk = qemu, .rule = text }
+#define USER_INT(stub, vec, err, pos, qemu, name, text)                                            \
+    { CODE(stub), .id = name, .vector = vec, .error = err, .where = pos, .quirk = qemu,              \
+      .rule = text }
 
 static const struct trap_case cases[] = {
     USER(user_ud, EXC_UD, 0, AT, "user.ud", "ud2 in user mode reaches the kernel"),
@@ -64,7 +66,8 @@ static const struct trap_case cases[] = {
             "the kernel's memory; 64-bit: not even present"),
     USER_PF(user_kernel_write, IS_64 ? 6 : 7, kernel_start, "user.pf-kernel-w", "to write there"),
     USER(user_int_0, EXC_GP, 2, AT, "user.int-0", "int 0 against #DE's gate, DPL 1"),
-    USER_INT(user_int_60, EXC_GP, 0x302, AT, "#GP(602)", "user.int-no-gate", "int n without a gate"),
+    USER_INT(user_int_60, EXC_GP, 0x302, AT, "#GP(602)", "user.int-no-gate",
+             "int n without a gate"),
     USER_INT(user_int_61, EXC_GP, 0x30a, AT, "#GP(612)", "user.int-dpl-1",
              "with DPL 1: not for user mode"),
     USER_INT(user_int_62, 0x62, 0, AFTER, "#GP(622)", "user.int-dpl-3", "with DPL 3: delivered"),
@@ -98,7 +101,8 @@ PROVOKE_USER(user_registers,
 #if IS_64
              "int $0x80\n"
              "not %rax\n not %rbx\n not %rcx\n not %rdx\n not %rsi\n not %rdi\n not %rbp\n"
-             "not %r8\n not %r9\n not %r10\n not %r11\n not %r12\n not %r13\n not %r14\n not %r15\n",
+             "not %r8\n not %r9\n not %r10\n not %r11\n"
+             "not %r12\n not %r13\n not %r14\n not %r15\n",
 #else
              "int $0x80\n"
              "not %eax\n not %ebx\n not %ecx\n not %edx\n not %esi\n not %edi\n not %ebp\n",
@@ -184,8 +188,8 @@ static void test_event(void)
 }
 
 #if IS_64
-/* syscall puts the return address into rcx and the flags into r11 (SDM 2 SYSCALL); both stand in the
- * frame as well. */
+/* syscall puts the return address into rcx and the flags into r11 (SDM 2 SYSCALL); both stand in
+ * the frame as well. */
 static void test_syscall(void)
 {
     struct trap_seen seen;
@@ -222,8 +226,8 @@ static void test_gs(void)
 #endif
 
 /*
- * sysenter: without a callback it is #GP(0); with one Xen enters it with what the instruction leaves
- * of user mode, which is nothing: ip 0, sp 0 (pv/entry: sysenter_entry).
+ * sysenter: without a callback it is #GP(0); with one Xen enters it with what the instruction
+ * leaves of user mode, which is nothing: ip 0, sp 0 (pv/entry: sysenter_entry).
  */
 static void test_sysenter(void)
 {

@@ -1,7 +1,7 @@
 /*
- * Hypercall numbers (public/xen.h), and how a hypercall page is laid out. The number n is entered by
- * a call to hypercall_page + n * 32; slot 23, iret, is jumped to instead. Constants only: assembly
- * includes this too.
+ * Hypercall numbers (public/xen.h), and how a hypercall page is laid out. The number n is entered
+ * by a call to hypercall_page + n * 32; slot 23, iret, is jumped to instead. Constants only:
+ * assembly includes this too.
  */
 #ifndef KIT_XEN_NUMBERS_H
 #define KIT_XEN_NUMBERS_H
