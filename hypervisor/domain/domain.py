@@ -1,0 +1,160 @@
+"""A domain and its virtual CPUs: plain data, so that it can be saved, compared and copied.
+
+Nothing here acts. Numbers name other things (frames, ports, domains); no object of the engine, no
+socket and no closure is reachable from a Domain, apart from the page-table rules that are built over
+the machine's frame table.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from hypervisor.abi.width import Width
+from hypervisor.domain.symbols import Symbols
+from hypervisor.mm.hole import DomainWindows
+from hypervisor.mm.pagetables import PageTables
+from hypervisor.x86.flags import CR0_TS, DR6_DEFAULT, DR7_DEFAULT
+
+NR_VECTORS: Final = 256
+VCPU_INFO_BYTES: Final = 64
+RECENT_HYPERCALLS: Final = 16
+
+
+class DomainState(Enum):
+    """Where a domain is in its life."""
+
+    RUNNING = "running"
+    SHUTDOWN = "shutdown"  # it asked for it: see shutdown_reason
+    CRASHED = "crashed"  # Xen ended it: see crash_report
+    DESTROYED = "destroyed"
+
+
+class VcpuState(Enum):
+    """Whether a virtual CPU can run."""
+
+    RUNNABLE = "runnable"
+    BLOCKED = "blocked"  # until an event arrives (SCHEDOP_block)
+    POLLING = "polling"  # until one of poll_ports is pending (SCHEDOP_poll)
+    DOWN = "down"  # not initialised, or VCPUOP_down
+
+
+@dataclass(slots=True)
+class TrapGate:
+    """One row of a guest's trap table (struct trap_info)."""
+
+    cs: int = 0
+    address: int = 0  # 0: no handler
+    dpl: int = 0
+    masks_events: bool = False
+
+
+@dataclass(slots=True)
+class Callback:
+    """Where Xen enters a guest outside of its trap table (CALLBACKTYPE_*)."""
+
+    cs: int = 0
+    address: int = 0  # 0: none
+    masks_events: bool = False
+
+
+@dataclass(slots=True)
+class VcpuStats:
+    """Counts of what a virtual CPU did."""
+
+    hypercalls: int = 0
+    exceptions: int = 0  # bounced into the guest
+    upcalls: int = 0
+    emulated: int = 0  # privileged instructions
+    switches: int = 0
+
+
+@dataclass(slots=True)
+class Vcpu:
+    """One virtual CPU of a domain."""
+
+    domid: int
+    vcpu_id: int
+    width: Width
+    vcpu_info_maddr: int  # struct vcpu_info: in shared_info, or where the guest registered it
+    vcpu_info_registered: bool = False
+    state: VcpuState = VcpuState.DOWN
+    saved: bytes = b""  # the CPU's state while another one runs
+    gates: list[TrapGate] = field(default_factory=lambda: [TrapGate() for _ in range(NR_VECTORS)])
+    event_callback: Callback = field(default_factory=Callback)
+    failsafe_callback: Callback = field(default_factory=Callback)
+    syscall_callback: Callback = field(default_factory=Callback)  # 64-bit only
+    syscall32_callback: Callback = field(default_factory=Callback)
+    sysenter_callback: Callback = field(default_factory=Callback)
+    nmi_callback: Callback = field(default_factory=Callback)
+    kernel_ss: int = 0
+    kernel_sp: int = 0
+    kernel_mode: bool = True  # 64-bit: in the guest's kernel, as Xen keeps track of it
+    root_mfn: int = 0  # the kernel's top-level table
+    user_root_mfn: int = 0  # 64-bit: the user's, 0 when none
+    cr0: int = CR0_TS
+    cr4: int = 0
+    iopl: int = 0  # virtual
+    dr6: int = DR6_DEFAULT
+    dr7: int = DR7_DEFAULT
+    dr: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    gdt_frames: list[int] = field(default_factory=list)
+    gdt_entries: int = 0
+    ldt_vaddr: int = 0
+    ldt_entries: int = 0
+    gs_base_user: int = 0  # 64-bit: the one that is not in the CPU
+    poll_ports: tuple[int, ...] = ()
+    iobitmap_vaddr: int = 0  # PHYSDEVOP_set_iobitmap
+    iobitmap_ports: int = 0
+    periodic_ns: int = 0  # VCPUOP_set_periodic_timer, 0 when off
+    time_version: int = 0
+    recent: deque[tuple[int, int]] = field(
+        default_factory=lambda: deque(maxlen=RECENT_HYPERCALLS)
+    )  # (hypercall number, rip after it), the latest last
+    stats: VcpuStats = field(default_factory=VcpuStats)
+
+    @property
+    def name(self) -> str:
+        """As Xen prints it: d1v0."""
+        return f"d{self.domid}v{self.vcpu_id}"
+
+
+@dataclass(slots=True)
+class Domain:
+    """A guest: its memory, its virtual CPUs and what it was told at start."""
+
+    domid: int
+    name: str
+    width: Width
+    page_tables: PageTables
+    windows: DomainWindows
+    p2m: list[int]  # as built: mfn by pfn; the guest may change its mind later
+    max_frames: int
+    shared_info_mfn: int
+    vcpus: list[Vcpu]
+    privileged: bool = False
+    state: DomainState = DomainState.RUNNING
+    paused: int = 0  # a count: who pauses, unpauses
+    shutdown_reason: int | None = None
+    announced_reason: int | None = None  # SCHEDOP_shutdown_code
+    handle: bytes = bytes(16)  # its UUID
+    crash_report: str | None = None
+    vm_assist: int = 0  # bit set of VMASST_TYPE_*
+    console_mfn: int = 0
+    console_port: int = 0
+    store_mfn: int = 0
+    store_port: int = 0
+    hypercall_page: int = 0  # vaddr, 0 when the image asked for none
+    symbols: Symbols | None = None  # of its image, for backtraces
+    wallclock_offset_ns: int = 0  # wall clock at system time 0
+    nr_frames: int = 0  # in its reservation now
+
+    def is_runnable(self, vcpu: Vcpu) -> bool:
+        """Whether `vcpu` may be given the CPU now."""
+        return (
+            vcpu.state is VcpuState.RUNNABLE
+            and self.state is DomainState.RUNNING
+            and self.paused == 0
+        )

@@ -1,0 +1,236 @@
+"""The frame table: one row per machine frame, and the two counts that keep domains apart.
+
+Each frame has an owner, a *reference count* (how many things name it: its allocation, each mapping,
+each use as a table) and a *type* with a *type count* (how many of these uses need it to stay what it
+is). The invariant that everything else rests on:
+
+    a frame has one type at a time, and the type changes only while its type count is 0
+
+so a frame mapped writable (type WRITABLE) is not a page table, and a page table is mapped writable by
+nobody (struct page_info and PGT_* in Xen's arch/x86/include/asm/mm.h). Rows are columns of arrays:
+16 bytes a frame, so a 4 GiB machine costs 16 MiB.
+
+Removing the last writable mapping does not remove it from a TLB. As in Xen, each frame remembers the
+flush epoch in which it last lost its writable type or a mapping; changing its use within the same
+epoch asks for a flush first (tlbflush_timestamp there).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable
+from enum import IntEnum
+from math import gcd
+from typing import Final
+
+from hypervisor.abi.errno import Errno
+from hypervisor.abi.errors import XenError
+from hypervisor.machine.memory import MachineMemory
+
+
+class FrameType(IntEnum):
+    """What a frame is used as (PGT_*)."""
+
+    NONE = 0
+    WRITABLE = 1
+    L1 = 2
+    L2 = 3
+    L3 = 4
+    L4 = 5
+    SEGDESC = 6
+    XEN_L2 = 7  # PAE only: the L2 that holds Xen's slots; not interchangeable with an L2
+
+
+#: Types whose contents are checked when the first type reference is taken.
+VALIDATED_TYPES: Final = frozenset(
+    {FrameType.L1, FrameType.L2, FrameType.L3, FrameType.L4, FrameType.SEGDESC, FrameType.XEN_L2}
+)
+
+OWNER_FREE: Final = 0xFFFF
+OWNER_XEN: Final = 0x7FF2  # DOMID_XEN (public/xen.h)
+
+ALLOCATED: Final = 1 << 0  # holds the reference that the owner's reservation gives (PGC_allocated)
+PINNED: Final = 1 << 1  # holds a type and a general reference (PGT_pinned)
+VALIDATED: Final = 1 << 2  # contents checked (PGT_validated)
+
+_MAX_COUNT: Final = (1 << 31) - 1
+
+
+class FrameTable:
+    """Owner, type and counts of every machine frame, and the free list."""
+
+    def __init__(self, memory: MachineMemory, *, seed: int = 0) -> None:
+        nr = memory.nr_frames
+        self.memory = memory
+        self.nr_frames = nr
+        self.owner = array("H", [OWNER_FREE]) * nr
+        self.type = bytearray(nr)
+        self.flags = bytearray(nr)
+        self.type_count = array("I", [0]) * nr
+        self.ref_count = array("I", [0]) * nr
+        self.stamp = array("I", [0]) * nr  # flush epoch of the last lost mapping
+        self.epoch = 1  # advanced by flushed()
+        self.flush_needed: Callable[[], None] = (
+            _no_tlb  # flushes the TLB; set by the owner of the CPU
+        )
+        self._free = _scattered(nr, seed)
+
+    # --- allocation --------------------------------------------------------------
+    @property
+    def nr_free(self) -> int:
+        """Frames that belong to nobody."""
+        return len(self._free)
+
+    def allocate(self, owner: int, count: int) -> list[int]:
+        """Give `count` zeroed frames to `owner`, in no useful order; each holds one reference.
+
+        The order is scattered on purpose: a guest or a backend that confuses pseudo-physical with
+        machine numbers fails at once. Raises XenError(ENOMEM), and takes nothing, if there are fewer.
+        """
+        free = self._free
+        if count > len(free):
+            raise XenError(Errno.ENOMEM, f"{count} frames wanted, {len(free)} free")
+        taken = free[len(free) - count :]
+        del free[len(free) - count :]
+        epoch_used = False
+        for mfn in taken:
+            self.owner[mfn] = owner
+            self.ref_count[mfn] = 1
+            self.flags[mfn] = ALLOCATED
+            epoch_used = epoch_used or self.stamp[mfn] == self.epoch
+        if epoch_used:
+            self.flush_needed()
+        return taken
+
+    def allocate_extent(self, owner: int, count: int) -> list[int]:
+        """`count` neighbouring, aligned frames (a power of two) for `owner`.
+
+        Raises XenError(ENOMEM) if there is no such stretch.
+        """
+        if count == 1:
+            return self.allocate(owner, 1)
+        for first in range(count, self.nr_frames - count + 1, count):
+            if all(self.owner[mfn] == OWNER_FREE for mfn in range(first, first + count)):
+                self.take(set(range(first, first + count)), owner)
+                self.flush_needed()
+                return list(range(first, first + count))
+        raise XenError(Errno.ENOMEM, f"no {count} neighbouring frames are free")
+
+    def take(self, mfns: set[int], owner: int) -> None:
+        """Give these very frames, all free, to `owner`: for what must lie contiguously."""
+        assert all(self.owner[mfn] == OWNER_FREE for mfn in mfns), "a wanted frame is in use"
+        self._free = [mfn for mfn in self._free if mfn not in mfns]
+        for mfn in mfns:
+            self.owner[mfn] = owner
+            self.ref_count[mfn] = 1
+            self.flags[mfn] = ALLOCATED
+
+    def allocate_xen(self, count: int) -> list[int]:
+        """Frames for Xen's own use: no domain can ever map them."""
+        return self.allocate(OWNER_XEN, count)
+
+    def release_allocation(self, mfn: int) -> None:
+        """Give back the reference that allocation gave; the frame goes when nothing else names it."""
+        if not self.flags[mfn] & ALLOCATED:
+            raise XenError(Errno.EINVAL, f"mfn {mfn:#x} is no longer in its owner's reservation")
+        self.flags[mfn] &= ~ALLOCATED
+        self.put_page(mfn)
+
+    # --- general references ------------------------------------------------------
+    def get_page(self, mfn: int, owner: int) -> None:
+        """Hold one more reference on a frame of `owner`. Raises XenError(EINVAL) if it is not its."""
+        if mfn >= self.nr_frames or self.owner[mfn] != owner:
+            raise XenError(Errno.EINVAL, f"mfn {mfn:#x} {self.whose(mfn)}, not d{owner}'s")
+        if self.ref_count[mfn] >= _MAX_COUNT:
+            raise XenError(Errno.EBUSY, f"mfn {mfn:#x} has too many references")
+        self.ref_count[mfn] += 1
+
+    def put_page(self, mfn: int) -> None:
+        """Drop one reference; the last one frees and scrubs the frame."""
+        count = self.ref_count[mfn] - 1
+        self.ref_count[mfn] = count
+        if count == 0:
+            self._free_frame(mfn)
+
+    def _free_frame(self, mfn: int) -> None:
+        assert self.type_count[mfn] == 0, f"mfn {mfn:#x} freed while typed"
+        self.owner[mfn] = OWNER_FREE
+        self.type[mfn] = FrameType.NONE
+        self.flags[mfn] = 0
+        self.stamp[mfn] = self.epoch
+        self.memory.frame(mfn)[:] = _ZERO_FRAME
+        self._free.append(mfn)
+
+    # --- pages of Xen's that a domain may map ----------------------------------------
+    def lend(self, mfn: int) -> None:
+        """Make an allocated frame a page of Xen's that its owner may map and write.
+
+        It is typed writable for good, so it never becomes a page table, and it is in nobody's
+        reservation, so no guest can give it away (share_xen_page_with_guest in Xen).
+        """
+        self.flags[mfn] = 0
+        self.type[mfn] = FrameType.WRITABLE
+        self.type_count[mfn] = 1
+
+    def take_back(self, mfn: int) -> None:
+        """Xen needs a lent page no longer: it is freed when its last mapping goes."""
+        self.type_count[mfn] -= 1
+        self.put_page(mfn)
+
+    # --- flush epochs ------------------------------------------------------------
+    def flushed(self) -> None:
+        """The whole TLB has just been flushed: nothing stale is left from before."""
+        self.epoch += 1
+
+    def settle(self, mfn: int) -> None:
+        """No stale translation of `mfn` is left in the TLB; flush it if one might be."""
+        if self.stamp[mfn] == self.epoch:
+            self.flush_needed()
+
+    # --- words -------------------------------------------------------------------
+    def whose(self, mfn: int) -> str:
+        """The owner of a frame in words, for refusals and reports."""
+        if mfn >= self.nr_frames:
+            return f"is beyond the machine's {self.nr_frames:#x} frames"
+        match self.owner[mfn]:
+            case 0xFFFF:
+                return "is free"
+            case 0x7FF2:
+                return "is Xen's"
+            case domid:
+                return f"is d{domid}'s"
+
+    def describe(self, mfn: int) -> str:
+        """One line on a frame: owner, type and counts."""
+        if mfn >= self.nr_frames:
+            return f"mfn {mfn:#x} {self.whose(mfn)}"
+        kind = FrameType(self.type[mfn]).name
+        pinned = ", pinned" if self.flags[mfn] & PINNED else ""
+        return (
+            f"mfn {mfn:#x} {self.whose(mfn)}: type {kind} x{self.type_count[mfn]}, "
+            f"{self.ref_count[mfn]} references{pinned}"
+        )
+
+    def owned_by(self, owner: int) -> list[int]:
+        """All frames of `owner`, ascending."""
+        return [mfn for mfn, who in enumerate(self.owner) if who == owner]
+
+
+_ZERO_FRAME: Final = bytes(4096)
+
+
+def _no_tlb() -> None:
+    """A frame table without a CPU has no TLB to flush."""
+
+
+def _scattered(nr: int, seed: int) -> list[int]:
+    """Frames 1..nr-1 in a fixed order in which neighbours are far apart.
+
+    A stride coprime to the number of frames visits each once. Frame 0 stays unused: an entry that
+    names it by mistake is then always refused.
+    """
+    stride = max(1, int(nr * 0.381966)) + 2 * seed
+    while gcd(stride, nr) != 1:
+        stride += 1
+    order: Iterable[int] = ((i * stride) % nr for i in range(nr))
+    return [mfn for mfn in order if mfn]
