@@ -1,0 +1,1 @@
+"""Event channels, virtual interrupts and timers: how a domain learns that something happened."""

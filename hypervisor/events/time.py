@@ -1,0 +1,56 @@
+"""What a guest reads as time: vcpu_time_info and the wall clock in shared_info.
+
+System time is the machine's virtual time. The TSC that a guest reads counts its nanoseconds, so the
+scale is fixed: mul 2^31, shift 1 (struct vcpu_time_info in public/xen.h). A writer makes `version`
+odd, writes, and makes it even again; a guest retries while it is odd or has changed.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from hypervisor.domain.domain import Domain, Vcpu
+from hypervisor.machine.memory import MachineMemory
+from hypervisor.x86.paging import PAGE_SHIFT
+
+#: The offset of vcpu_time_info in vcpu_info, the same in all widths.
+TIME_OFFSET: Final = 32
+TSC_TO_SYSTEM_MUL: Final = 1 << 31
+TSC_SHIFT: Final = 1
+TSC_STABLE: Final = 1 << 0  # PVCLOCK_TSC_STABLE_BIT
+
+_TIME: Final = struct.Struct("<IIQQIbBxx")
+_WALLCLOCK: Final = struct.Struct("<III")
+_WC_OFFSET_32: Final = 2304
+_WC_OFFSET_64: Final = 3072
+
+
+def tsc_of(now_ns: int) -> int:
+    """The time-stamp counter at a system time: 1 GHz."""
+    return now_ns & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def update_time(memory: MachineMemory, vcpu: Vcpu, now_ns: int) -> None:
+    """Tell `vcpu` the system time that belongs to the present TSC."""
+    vcpu.time_version = vcpu.time_version + 2 & 0xFFFF_FFFE
+    _TIME.pack_into(
+        memory.view,
+        vcpu.vcpu_info_maddr + TIME_OFFSET,
+        vcpu.time_version,
+        0,
+        tsc_of(now_ns),
+        now_ns,
+        TSC_TO_SYSTEM_MUL,
+        TSC_SHIFT,
+        TSC_STABLE,
+    )
+
+
+def update_wallclock(memory: MachineMemory, dom: Domain) -> None:
+    """Tell `dom` the wall clock at system time 0 (wc_version, wc_sec, wc_nsec)."""
+    offset = _WC_OFFSET_64 if dom.width.is_64 else _WC_OFFSET_32
+    at = (dom.shared_info_mfn << PAGE_SHIFT) + offset
+    version = _WALLCLOCK.unpack_from(memory.view, at)[0] + 2 & 0xFFFF_FFFE
+    seconds, nanoseconds = divmod(dom.wallclock_offset_ns, 1_000_000_000)
+    _WALLCLOCK.pack_into(memory.view, at, version, seconds & 0xFFFF_FFFF, nanoseconds)

@@ -1,0 +1,1 @@
+"""Grant tables: how a domain lets another one use a frame."""

@@ -1,0 +1,1 @@
+"""Who runs next: schedulers behind one protocol."""

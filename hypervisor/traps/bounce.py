@@ -1,0 +1,183 @@
+"""Entering a guest's handler: the frames that Xen builds on the guest's kernel stack.
+
+x86_32, x86_32p, from low to high addresses:
+
+    [DS ES FS GS]  [error code]  EIP  CS | mask << 16  EFLAGS  [ESP SS]
+
+the last two when the stack changed (from ring 2 or 3 to kernel_ss:kernel_esp), the segments for the
+failsafe callback only. x86_64:
+
+    RCX R11  [DS ES FS GS]  [error code]  RIP  CS | mask << 32  RFLAGS  RSP  SS
+
+always with the stack, aligned down to 16. `mask` is the event mask before; the guest's iret puts it
+back. Rules: create_bounce_frame in Xen's arch/x86/x86_64/entry.S and compat/entry.S.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from hypervisor.abi.errors import DomainCrash
+from hypervisor.domain.domain import Callback, TrapGate
+from hypervisor.mm.guest_memory import GuestFault
+from hypervisor.traps.current import Current
+from hypervisor.traps.segments import SegmentFault, code_segment, stack_segment
+from hypervisor.x86.flags import (
+    CS,
+    DS,
+    EFLAGS_AC,
+    EFLAGS_NT,
+    EFLAGS_RF,
+    EFLAGS_TF,
+    EFLAGS_VM,
+    ES,
+    FS,
+    GS,
+    R11,
+    RCX,
+    RSP,
+    SS,
+)
+
+FLAT_KERNEL_CS64: Final = 0xE033
+FLAT_KERNEL_SS64: Final = 0xE02B
+_CLEARED_32: Final = EFLAGS_TF | EFLAGS_RF | EFLAGS_NT | EFLAGS_VM
+_CLEARED_64: Final = _CLEARED_32 | EFLAGS_AC
+_M32: Final = 0xFFFF_FFFF
+_M64: Final = 0xFFFF_FFFF_FFFF_FFFF
+
+_PACK32: Final = [struct.Struct(f"<{n}I") for n in range(12)]
+_PACK64: Final = [struct.Struct(f"<{n}Q") for n in range(14)]
+
+
+def to_gate(current: Current, gate: TrapGate | Callback, error_code: int | None) -> None:
+    """Enter the guest at `gate`, its frame on the kernel stack.
+
+    Raises DomainCrash if there is no handler or the frame cannot be written: a PV guest has no
+    double fault.
+    """
+    if gate.address == 0:
+        raise DomainCrash("an exception has no handler in the guest's trap table")
+    extra = () if error_code is None else (error_code,)
+    _enter(current, gate, extra, gate.masks_events)
+
+
+def to_upcall(current: Current) -> None:
+    """Enter the guest's event callback; it runs with events masked."""
+    callback = current.vcpu.event_callback
+    if callback.address == 0:
+        raise DomainCrash("an event is pending and the guest has no event callback")
+    current.vcpu.stats.upcalls += 1
+    _enter(current, callback, (), masks_events=True)
+
+
+def to_failsafe(current: Current) -> None:
+    """Enter the failsafe callback: a data segment could not be reloaded."""
+    callback = current.vcpu.failsafe_callback
+    if callback.address == 0:
+        raise DomainCrash("a segment could not be reloaded and there is no failsafe callback")
+    state = current.state
+    segments = tuple(state.segment(register).selector for register in (DS, ES, FS, GS))
+    _enter(current, callback, segments, callback.masks_events)
+
+
+def _enter(
+    current: Current, gate: TrapGate | Callback, extra: tuple[int, ...], masks_events: bool
+) -> None:
+    """Build the frame with `extra` below RIP, go to the handler."""
+    if current.vcpu.width.is_64:
+        _enter_64(current, gate.address, extra)
+    else:
+        _enter_32(current, gate.cs, gate.address, extra)
+    if masks_events:
+        current.mask_events(True)
+
+
+def _enter_32(current: Current, cs: int, eip: int, extra: tuple[int, ...]) -> None:
+    state = current.state
+    vcpu = current.vcpu
+    eflags = state.rflags
+    old_cs = state.segment(CS).selector
+    masked = current.events_masked
+    frame = (*extra, state.rip, old_cs | masked << 16, current.virtual_eflags(eflags))
+    ss = state.segment(SS)
+    try:
+        code = code_segment(current, cs)
+        if state.cpl < 2:
+            new_ss, stack, esp = ss.selector, (ss.base, ss.limit, ss.flags), state.gpr(RSP)
+        else:
+            frame += (state.gpr(RSP) & _M32, ss.selector)
+            new_ss, esp = vcpu.kernel_ss, vcpu.kernel_sp
+            stack = tuple(stack_segment(current, new_ss, cs & 3))
+    except SegmentFault as fault:
+        raise DomainCrash(f"the handler's segment cannot be loaded: {fault.vector.name}") from None
+    esp = (esp - 4 * len(frame)) & _M32
+    _push(current, (stack[0] + esp) & _M32, _PACK32[len(frame)].pack(*(v & _M32 for v in frame)))
+    state.set_segment(CS, cs, *code)
+    state.set_segment(SS, new_ss, *stack)
+    state.set_cpl(cs & 3)
+    state.set_gpr(RSP, esp)
+    state.rip = eip
+    state.rflags = eflags & ~_CLEARED_32
+
+
+def _enter_64(current: Current, rip: int, extra: tuple[int, ...]) -> None:
+    state = current.state
+    vcpu = current.vcpu
+    rflags = state.rflags
+    cs = state.segment(CS).selector
+    ss = state.segment(SS).selector
+    rsp = state.gpr(RSP)
+    from_kernel = vcpu.kernel_mode
+    if from_kernel:
+        stack = rsp
+        cs &= ~3  # by this the guest knows that its kernel was interrupted
+    else:
+        stack = vcpu.kernel_sp
+        toggle_guest_mode(current)
+    masked = current.events_masked
+    frame = (
+        state.gpr(RCX),
+        state.gpr(R11),
+        *extra,
+        state.rip,
+        cs | masked << 32,
+        current.virtual_eflags(rflags),
+        rsp,
+        ss,
+    )
+    stack = ((stack & ~15) - 8 * len(frame)) & _M64
+    _push(current, stack, _PACK64[len(frame)].pack(*frame))
+    load_kernel_64(current)
+    state.set_gpr(RSP, stack)
+    state.rip = rip
+    state.rflags = rflags & ~_CLEARED_64
+
+
+def load_kernel_64(current: Current) -> None:
+    """Let CS and SS be a 64-bit kernel's. It runs at CPL 1 of the engine, so that its translations
+    and those of its user space lie in different TLBs; the selectors are ring 3's, as it expects."""
+    state = current.state
+    state.set_segment(CS, FLAT_KERNEL_CS64, 0, _M32, 0x00AFFB00)
+    state.set_segment(SS, FLAT_KERNEL_SS64, 0, _M32, 0x00CFF300)
+    state.set_cpl(1)
+
+
+def toggle_guest_mode(current: Current) -> None:
+    """Change between a 64-bit guest's kernel and user mode: page tables and GS base (Xen's name)."""
+    state = current.state
+    vcpu = current.vcpu
+    vcpu.kernel_mode = not vcpu.kernel_mode
+    gs = state.segment(GS)
+    state.set_segment(GS, gs.selector, vcpu.gs_base_user, gs.limit, gs.flags)
+    vcpu.gs_base_user = gs.base
+    root = vcpu.root_mfn if vcpu.kernel_mode else vcpu.user_root_mfn
+    state.cr3 = root << 12
+
+
+def _push(current: Current, vaddr: int, data: bytes) -> None:
+    try:
+        current.mem.write_raw(vaddr, data)
+    except GuestFault as fault:
+        raise DomainCrash(f"a frame for the guest's handler: {fault}") from None

@@ -1,0 +1,79 @@
+"""The guest that is on the CPU now, as all code that handles its exits sees it (Xen's `current`)."""
+
+from __future__ import annotations
+
+from hypervisor.abi.width import Width
+from hypervisor.domain.domain import Domain, Vcpu
+from hypervisor.machine.cpu import Cpu
+from hypervisor.mm.frames import FrameTable
+from hypervisor.mm.guest_memory import GuestMemory
+from hypervisor.x86.flags import EFLAGS_IF, EFLAGS_IOPL_SHIFT
+
+VMASST_ARCHITECTURAL_IOPL = 1 << 4  # VMASST_TYPE_architectural_iopl
+
+
+class Current:
+    """Names the running domain and vCPU; one per machine, refilled at every switch."""
+
+    dom: Domain
+    vcpu: Vcpu
+    mem: GuestMemory
+
+    def __init__(self, cpu: Cpu, frames: FrameTable) -> None:
+        self.cpu = cpu
+        self.state = cpu.state
+        self.frames = frames
+        self.view = frames.memory.view
+        self._mem_by_width = {
+            width: GuestMemory(frames.memory, width, lambda: self.state.cr3, cpu.code_written)
+            for width in Width
+        }
+
+    def set(self, dom: Domain, vcpu: Vcpu) -> None:
+        """`vcpu` of `dom` is on the CPU now."""
+        self.dom = dom
+        self.vcpu = vcpu
+        self.mem = self._mem_by_width[dom.width]
+
+    # --- privilege, as the guest understands it ---------------------------------------
+    @property
+    def in_kernel(self) -> bool:
+        """Whether the guest's kernel is running: ring 1, or for 64 bits the kernel's page tables."""
+        if self.vcpu.width.is_64:
+            return self.vcpu.kernel_mode
+        return self.state.cpl < 2
+
+    @property
+    def virtual_cpl(self) -> int:
+        """The ring the guest believes to be in (PV kernels: 1, or 0 with architectural IOPL)."""
+        if not self.in_kernel:
+            return 3
+        return 0 if self.dom.vm_assist & VMASST_ARCHITECTURAL_IOPL else 1
+
+    @property
+    def iopl_permits(self) -> bool:
+        """Whether the virtual IOPL lets the guest use cli, sti and ports."""
+        return self.virtual_cpl <= self.vcpu.iopl
+
+    # --- the guest's interrupt flag -----------------------------------------------------
+    @property
+    def events_masked(self) -> bool:
+        """vcpu_info.evtchn_upcall_mask."""
+        return bool(self.view[self.vcpu.vcpu_info_maddr + 1])
+
+    def mask_events(self, masked: bool) -> None:
+        """Set evtchn_upcall_mask: the guest's interrupt flag, inverted."""
+        self.view[self.vcpu.vcpu_info_maddr + 1] = masked
+
+    @property
+    def upcall_due(self) -> bool:
+        """Whether events are pending and the guest will hear of them."""
+        at = self.vcpu.vcpu_info_maddr
+        return bool(self.view[at]) and not self.view[at + 1]
+
+    def virtual_eflags(self, eflags: int) -> int:
+        """EFLAGS as the guest is shown it: IF is the inverted event mask, IOPL the virtual one."""
+        eflags = (eflags & ~EFLAGS_IF) | (0 if self.events_masked else EFLAGS_IF)
+        if self.dom.vm_assist & VMASST_ARCHITECTURAL_IOPL:
+            eflags |= self.vcpu.iopl << EFLAGS_IOPL_SHIFT
+        return eflags

@@ -1,0 +1,305 @@
+"""Every way out of a guest arrives here: which of them is whose business.
+
+The order of the questions is Xen's (arch/x86/traps.c): can the VMM repair it (a descriptor page not
+mapped yet), can it do what the instruction wanted (emulate), and else the guest is told, through its
+trap table. After each, an event that is due is delivered.
+
+A 64-bit guest's kernel runs at CPL 1 of the engine with ring 3's selectors (see bounce). Instructions
+that check the selector against CPL fail there: those are tried once more at CPL 3. While the kernel
+is at CPL 3 it fills the user TLB with its own translations, so that TLB is flushed before user mode
+runs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from hypervisor.abi.errors import DomainCrash
+from hypervisor.probes import Entry, Probes
+from hypervisor.traps import bounce
+from hypervisor.traps.current import Current
+from hypervisor.traps.emulate import Emulator, set_task_switched
+from hypervisor.x86.flags import (
+    CR0_TS,
+    CS,
+    DR6_BS,
+    HAS_ERROR_CODE,
+    PFEC_USER,
+    R11,
+    RCX,
+    RSP,
+    SS,
+    XEC_IDT,
+    Vector,
+)
+
+_SYSENTER_SS_32: Final = 0xE033
+_SYSENTER_SS_64: Final = 0xE02B
+_CHECKED_AGAINST_CPL: Final = frozenset({Vector.NP, Vector.SS, Vector.GP})
+
+
+class TrapEntry:
+    """Handles the exits of the guest on the CPU (implements the machine's Exits)."""
+
+    def __init__(self, current: Current, emulator: Emulator, probes: Probes) -> None:
+        self._current = current
+        self._emulator = emulator
+        self._probes = probes
+        self._state = current.state
+        self.user_tlb_stale = False
+        self._why = ""
+        # filled by the vmm
+        self.hypercall64: Callable[[], None] = _unset
+        self.crash: Callable[[str], None] = _unset_crash
+        self.now_ps: Callable[[], int] = _unset_now
+        self.map_ldt_page: Callable[[int], bool] = _no_ldt
+
+    # --- exits -------------------------------------------------------------------------------
+    def exception(self, vector: int, error_code: int) -> None:
+        """A fault or trap of the guest."""
+        if self._probes.entry is None:
+            self._guarded(self._exception, vector, error_code)
+            return
+        entry = self._begin("exception", vector, (error_code, self._state.cr2))
+        self._guarded(self._exception, vector, error_code)
+        self._end(entry)
+
+    def soft_interrupt(self, vector: int) -> None:
+        """int n, int3, into; RIP is behind it. Hypercalls do not come this way."""
+        if self._probes.entry is None:
+            self._guarded(self._soft_interrupt, vector, 0)
+            return
+        entry = self._begin("interrupt", vector, ())
+        self._guarded(self._soft_interrupt, vector, 0)
+        self._end(entry)
+
+    def syscall(self) -> None:
+        """The syscall instruction; RIP is behind it."""
+        vcpu = self._current.vcpu
+        if vcpu.width.is_64 and vcpu.kernel_mode:
+            self.settle_cpl()
+            self.hypercall64()
+            return
+        entry = None if self._probes.entry is None else self._begin("syscall", 0, ())
+        self._guarded(self._user_syscall, 0, 0)
+        if entry is not None:
+            self._end(entry)
+
+    def sysenter(self) -> None:
+        """The sysenter instruction; RIP is behind it."""
+        entry = None if self._probes.entry is None else self._begin("sysenter", 0, ())
+        self._guarded(self._sysenter, 0, 0)
+        if entry is not None:
+            self._end(entry)
+
+    def cpuid(self) -> None:
+        """cpuid executed directly: PV guests see the same as by the forced prefix."""
+        self._emulator.cpuid()
+
+    def rdtsc(self) -> int:
+        """rdtsc(p) where CR4.TSD permits it: nanoseconds of system time."""
+        return self.now_ps() // 1000
+
+    def port_in(self, port: int, size: int) -> int:
+        """A port read by code that the CPU lets through: nothing answers."""
+        return (1 << 8 * size) - 1
+
+    def port_out(self, port: int, size: int, value: int) -> None:
+        """A port write by code that the CPU lets through: lost."""
+
+    # --- after the work ------------------------------------------------------------------------
+    def deliver_events(self) -> None:
+        """Enter the guest's event callback if one is due. May raise DomainCrash."""
+        current = self._current
+        if current.upcall_due:
+            bounce.to_upcall(current)
+            if (probe := self._probes.upcall) is not None:
+                probe(self.now_ps(), current.vcpu.domid, current.vcpu.vcpu_id)
+
+    def deliver_now(self) -> None:
+        """The same from outside an exit; a domain that cannot be entered is crashed."""
+        if self._current.upcall_due:
+            self.settle_cpl()
+            try:
+                self.deliver_events()
+            except DomainCrash as crash:
+                self.crash(str(crash))
+
+    def settle_cpl(self) -> bool:
+        """A 64-bit kernel found at CPL 3 is at CPL 1 again; whether it was."""
+        state = self._state
+        vcpu = self._current.vcpu
+        if vcpu.width.is_64 and vcpu.kernel_mode and state.cpl == 3:
+            self.user_tlb_stale = True
+            state.set_cpl(1)
+            return True
+        return False
+
+    def before_user_mode(self) -> None:
+        """User mode is about to run: no translation of the kernel's is left in its TLB."""
+        if self.user_tlb_stale:
+            self.user_tlb_stale = False
+            self._current.cpu.flush_tlb_user()
+
+    def _guarded(self, handle: Callable[[int, int], None], vector: int, error_code: int) -> None:
+        try:
+            handle(vector, error_code)
+            self.deliver_events()
+        except DomainCrash as crash:
+            self._why = str(crash)
+            self.crash(self._why)
+
+    # --- exceptions -------------------------------------------------------------------------------
+    def _exception(self, vector: int, error_code: int) -> None:
+        was_at_cpl3 = self.settle_cpl()
+        match vector:
+            case Vector.PF:
+                self._page_fault(error_code)
+            case Vector.GP if error_code == 0 and self._try_emulate():
+                pass
+            case Vector.UD if self._emulator.forced_cpuid():
+                pass
+            case Vector.NM:
+                self._device_not_available()
+            case Vector.DB:
+                self._current.vcpu.dr6 |= DR6_BS
+                self.inject(vector, None)
+            case _ if vector in _CHECKED_AGAINST_CPL and self._retry_at_cpl3(was_at_cpl3):
+                pass
+            case _:
+                self.inject(vector, error_code if vector in HAS_ERROR_CODE else None)
+
+    def _try_emulate(self) -> bool:
+        return self._current.in_kernel and self._emulator.privileged()
+
+    def _retry_at_cpl3(self, was_at_cpl3: bool) -> bool:
+        vcpu = self._current.vcpu
+        if not (vcpu.width.is_64 and vcpu.kernel_mode) or was_at_cpl3:
+            return False
+        self._state.set_cpl(3)
+        self.user_tlb_stale = True
+        return True
+
+    def _page_fault(self, error_code: int) -> None:
+        current = self._current
+        vaddr = self._state.cr2
+        if self.map_ldt_page(vaddr):
+            return
+        size = current.vcpu.width.word_bytes
+        at = current.vcpu.vcpu_info_maddr + 2 * size  # arch.cr2 follows evtchn_pending_sel
+        current.view[at : at + size] = (vaddr & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+        error_code &= ~PFEC_USER
+        if not current.in_kernel:
+            error_code |= PFEC_USER
+        self.inject(Vector.PF, error_code)
+
+    def _device_not_available(self) -> None:
+        """CR0.TS: the guest is told if it had set it; it is clear afterwards either way."""
+        wanted = self._current.vcpu.cr0 & CR0_TS
+        set_task_switched(self._current, False)
+        if wanted:
+            self.inject(Vector.NM, None)
+
+    def inject(self, vector: int, error_code: int | None) -> None:
+        """Enter the guest's handler for `vector`. Raises DomainCrash if there is none."""
+        current = self._current
+        gate = current.vcpu.gates[vector]
+        if gate.address == 0:
+            name = Vector(vector).name if vector in Vector._value2member_map_ else "interrupt"
+            code = "" if error_code is None else f", ec={error_code:04x}"
+            at = f", address {self._state.cr2:#x}" if vector == Vector.PF else ""
+            raise DomainCrash(f"Unhandled {name} fault/trap [#{vector}{code}{at}]")
+        current.vcpu.stats.exceptions += 1
+        bounce.to_gate(current, gate, error_code)
+
+    # --- software interrupts and system calls ---------------------------------------------------------
+    def _soft_interrupt(self, vector: int, _: int) -> None:
+        self.settle_cpl()
+        current = self._current
+        gate = current.vcpu.gates[vector]
+        if vector not in (Vector.BP, Vector.OF):
+            needed = current.virtual_cpl
+            if gate.dpl < needed or gate.address == 0:
+                self._state.rip -= 2
+                self.inject(Vector.GP, vector << 3 | XEC_IDT)
+                return
+        self.inject(vector, None)
+
+    def _user_syscall(self, _: int, __: int) -> None:
+        current = self._current
+        state = self._state
+        vcpu = current.vcpu
+        if not vcpu.width.is_64:
+            state.rip -= 2
+            self.inject(Vector.UD, None)
+            return
+        is_compat = not state.segment(CS).flags >> 21 & 1
+        callback = vcpu.syscall32_callback if is_compat else vcpu.syscall_callback
+        if callback.address == 0:
+            state.rip -= 2
+            self.inject(Vector.UD if not is_compat else Vector.GP, None if not is_compat else 0)
+            return
+        state.set_gpr(RCX, state.rip)
+        state.set_gpr(R11, current.virtual_eflags(state.rflags))
+        bounce.to_gate(current, callback, None)
+
+    def _sysenter(self, _: int, __: int) -> None:
+        """The CPU kept no return address, so the frame has none (sysenter_entry in Xen)."""
+        self.settle_cpl()
+        current = self._current
+        state = self._state
+        callback = current.vcpu.sysenter_callback
+        ss = _SYSENTER_SS_64 if current.vcpu.width.is_64 else _SYSENTER_SS_32
+        if current.in_kernel:
+            state.rip -= 2
+            self.inject(Vector.GP, 0)
+            return
+        for register, selector in ((CS, 3), (SS, ss)):
+            old = state.segment(register)
+            state.set_segment(register, selector, old.base, old.limit, old.flags)
+        state.set_cpl(3)
+        state.rip = 0
+        state.set_gpr(RSP, 0)
+        if callback.address == 0:
+            self.inject(Vector.GP, 0)
+            return
+        bounce.to_gate(current, callback, None)
+
+    # --- tracing ------------------------------------------------------------------------------------
+    def _begin(self, kind: str, number: int, args: tuple[int, ...]) -> Entry:
+        current = self._current
+        self._why = ""
+        return Entry(
+            time_ps=self.now_ps(),
+            domid=current.vcpu.domid,
+            vcpu_id=current.vcpu.vcpu_id,
+            kind=kind,
+            rip=self._state.rip,
+            number=number,
+            args=args,
+            result=None,
+            why="",
+            checksum=self._state.checksum(),
+        )
+
+    def _end(self, entry: Entry) -> None:
+        entry.why = self._why
+        if (probe := self._probes.entry) is not None:
+            probe(entry)
+
+
+def _unset() -> None:
+    raise AssertionError("the vmm has not filled this slot")
+
+
+def _unset_crash(why: str) -> None:
+    raise AssertionError(f"the vmm has not filled this slot: {why}")
+
+
+def _unset_now() -> int:
+    raise AssertionError("the vmm has not filled this slot")
+
+
+def _no_ldt(vaddr: int) -> bool:
+    return False
