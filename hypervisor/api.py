@@ -1,0 +1,368 @@
+"""What Python users import: a machine, its domains, and how to run, look and talk to them.
+
+    with Machine(memory_mib=80) as machine:
+        dom = machine.create(kernel_bytes, name="grub", memory_mib=64)
+        machine.run(until=lambda: b"grub>" in dom.console.output)
+
+Handles stay valid after their domain has ended; they then show how it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from hypervisor.abi.errors import XenError
+from hypervisor.abi.width import Width
+from hypervisor.control.create import DomainParams, create_domain
+from hypervisor.domain.builder import BuildError
+from hypervisor.domain.domain import Domain, DomainState, Vcpu, VcpuState
+from hypervisor.domain.image import ImageError, load_image
+from hypervisor.machine.cpu import StateAccess
+from hypervisor.mm.audit import AuditError, audit
+from hypervisor.probes import Entry
+from hypervisor.vmm import RunEnd, Vmm
+from hypervisor.x86.flags import CS, DS, ES, FS, GPR_NAMES, GS, SS
+
+__all__ = [
+    "AuditError",
+    "BuildError",
+    "ConsoleHandle",
+    "DomainHandle",
+    "DomainState",
+    "Entry",
+    "ImageError",
+    "Machine",
+    "RunEnd",
+    "StateAccess",
+    "VcpuHandle",
+    "VcpuState",
+    "VmmBug",
+    "Width",
+]
+
+DEFAULT_MEMORY_MIB: Final = 256
+
+
+class VmmBug(Exception):
+    """An exception of the hypervisor's own: nothing a guest does may cause one.
+
+    `report` is all that is known, as text: the traceback and the vCPU's state.
+    """
+
+    def __init__(self, report: str) -> None:
+        super().__init__(report.strip().splitlines()[-1])
+        self.report = report
+
+
+class ConsoleHandle:
+    """A domain's console."""
+
+    def __init__(self, vmm: Vmm, dom: Domain) -> None:
+        self._vmm = vmm
+        self._domid = dom.domid
+        self.output = bytearray()
+        self._listeners: list[Callable[[bytes], None]] = []
+        vmm.consoles[dom.domid] = self._received
+
+    def _received(self, data: bytes) -> None:
+        self.output += data
+        for listener in self._listeners:
+            listener(data)
+
+    def on_output(self, listener: Callable[[bytes], None]) -> None:
+        """Call `listener` with each piece of output, in order, from inside the guest's run."""
+        self._listeners.append(listener)
+
+    def send(self, data: bytes) -> None:
+        """Type `data`; what the guest's ring cannot hold yet waits."""
+        self._vmm.console_input(self._domid, data)
+
+
+class VcpuHandle:
+    """A virtual CPU, to be looked at while the machine stands still."""
+
+    def __init__(self, vmm: Vmm, domain: DomainHandle, vcpu: Vcpu) -> None:
+        self._vmm = vmm
+        self._vcpu = vcpu
+        self.domain = domain
+
+    @property
+    def vcpu_id(self) -> int:
+        """Its number in its domain."""
+        return self._vcpu.vcpu_id
+
+    @property
+    def rip(self) -> int:
+        """Where it is."""
+        return self._vmm.inspect(self._vcpu, lambda state: state.rip)
+
+    @property
+    def cpl(self) -> int:
+        """The real ring it is in."""
+        return self._vmm.inspect(self._vcpu, lambda state: state.cpl)
+
+    @property
+    def bits(self) -> int:
+        """The size of its code: 16, 32 or 64."""
+        flags = self._vmm.inspect(self._vcpu, lambda state: state.segment(CS).flags)
+        return 64 if flags >> 21 & 1 else 32 if flags >> 22 & 1 else 16
+
+    def registers(self) -> dict[str, int]:
+        """Its registers by the names of its width, in the order in which people read them."""
+        is_64 = self._vcpu.width.is_64
+        values = self._vmm.inspect(self._vcpu, lambda state: [state.gpr(n) for n in range(16)])
+        order = (0, 3, 1, 2, 6, 7, 5, 4)
+        if is_64:
+            named = {GPR_NAMES[n]: values[n] for n in (*order, *range(8, 16))}
+        else:
+            named = {"e" + GPR_NAMES[n][1:]: values[n] & 0xFFFF_FFFF for n in order}
+        rip, flags, cr2, cr3 = self._vmm.inspect(
+            self._vcpu, lambda state: (state.rip, state.rflags, state.cr2, state.cr3)
+        )
+        named |= {"rip" if is_64 else "eip": rip, "rflags" if is_64 else "eflags": flags}
+        for name, register in (("cs", CS), ("ss", SS), ("ds", DS), ("es", ES), ("fs", FS)):
+            named[name] = self._selector(register)
+        return named | {"gs": self._selector(GS), "cr2": cr2, "cr3": cr3}
+
+    def _selector(self, register: int) -> int:
+        return self._vmm.inspect(self._vcpu, lambda state: state.segment(register).selector)
+
+    def read(self, vaddr: int, size: int) -> bytes:
+        """Its memory at `vaddr`. Raises LookupError if that is not mapped."""
+        try:
+            return self._vmm.read_memory(self._vcpu, vaddr, size)
+        except XenError as refusal:
+            raise LookupError(refusal.why) from None
+
+
+class DomainHandle:
+    """A domain as its owner sees it."""
+
+    def __init__(self, machine: Machine, dom: Domain) -> None:
+        self._machine = machine
+        self._dom = dom
+        self.console = ConsoleHandle(machine.vmm, dom)
+
+    def __repr__(self) -> str:
+        return f"<domain {self.domid} {self.name!r} {self.width.value} {self.state.value}>"
+
+    @property
+    def domid(self) -> int:
+        """Its number."""
+        return self._dom.domid
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._dom.name
+
+    @property
+    def width(self) -> Width:
+        """Its ABI."""
+        return self._dom.width
+
+    @property
+    def state(self) -> DomainState:
+        """Where it is in its life."""
+        return self._dom.state
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether it lives and none of its vCPUs can run."""
+        dom = self._dom
+        return dom.state is DomainState.RUNNING and not any(
+            dom.is_runnable(vcpu) for vcpu in dom.vcpus
+        )
+
+    @property
+    def shutdown_reason(self) -> int | None:
+        """The SHUTDOWN_* it gave, None while it runs."""
+        return self._dom.shutdown_reason
+
+    @property
+    def crash_report(self) -> str | None:
+        """What Xen says of its end, None unless it crashed."""
+        return self._dom.crash_report
+
+    @property
+    def vcpus(self) -> list[VcpuHandle]:
+        """Its virtual CPUs."""
+        return [VcpuHandle(self._machine.vmm, self, vcpu) for vcpu in self._dom.vcpus]
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Counts over all vCPUs: hypercalls, exceptions, upcalls, emulated, switches."""
+        total: dict[str, int] = {}
+        for vcpu in self._dom.vcpus:
+            for name, count in asdict(vcpu.stats).items():
+                total[name] = total.get(name, 0) + count
+        return total
+
+    def pause(self) -> None:
+        """Stop it until unpaused."""
+        self._machine.vmm.host.pause(self._dom)
+
+    def unpause(self) -> None:
+        """Let it go on."""
+        self._machine.vmm.host.unpause(self._dom)
+
+    def destroy(self) -> None:
+        """End it now, and give all it had back to the machine."""
+        self._machine.vmm.destroy(self._dom)
+
+
+class Machine:
+    """A machine with its hypervisor, ready for domains."""
+
+    def __init__(
+        self,
+        *,
+        memory_mib: int = DEFAULT_MEMORY_MIB,
+        access: StateAccess = StateAccess.AUTO,
+        clock: Literal["virtual", "host"] = "virtual",
+        seed: int = 0,
+        ps_per_byte: int = 250,
+        audit: bool = False,
+        native_clock: bool | None = None,
+    ) -> None:
+        self._constants: dict[str, int | str] = {
+            "memory_mib": memory_mib,
+            "clock": clock,
+            "seed": seed,
+            "ps_per_byte": ps_per_byte,
+        }
+        self.vmm = Vmm(
+            memory_mib << 20,
+            access=access,
+            seed=seed,
+            ps_per_byte=ps_per_byte,
+            host_clock=clock == "host",
+            native_clock=native_clock,
+        )
+        self._audit = audit
+        self.domains: dict[int, DomainHandle] = {}
+        self.on_entry: list[Callable[[Entry], None]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the engine and the memory."""
+        self.vmm.close()
+
+    def constants(self) -> dict[str, int | str]:
+        """What has to be the same for a run to be the same."""
+        return dict(self._constants)
+
+    # --- domains -------------------------------------------------------------------------------
+    def create(
+        self,
+        kernel: bytes | Path,
+        *,
+        name: str | None = None,
+        memory_mib: int = 64,
+        cmdline: str = "",
+        ramdisk: bytes | None = None,
+        width: Width | None = None,
+        privileged: bool = False,
+    ) -> DomainHandle:
+        """A new domain with `kernel` in it, running as soon as the machine runs.
+
+        Raises ImageError or BuildError, each with a sentence, if it cannot be.
+        """
+        data = kernel.read_bytes() if isinstance(kernel, Path) else kernel
+        if name is None:
+            name = kernel.stem if isinstance(kernel, Path) else f"dom{len(self.domains) + 1}"
+        image = load_image(data, width=width)
+        params = DomainParams(name, memory_mib, cmdline, ramdisk, privileged)
+        dom = create_domain(self.vmm.host, image, params)
+        handle = DomainHandle(self, dom)
+        self.domains[dom.domid] = handle
+        self.vmm.attach_backends(dom)
+        self.vmm.host.unpause(dom)
+        self._check()
+        return handle
+
+    # --- running ---------------------------------------------------------------------------------
+    def run(
+        self, *, until: Callable[[], bool] | None = None, time_limit_ns: int | None = None
+    ) -> RunEnd:
+        """Run until `until` is true, all domains have ended, none can ever run again, virtual time
+        reaches `time_limit_ns`, or `interrupt` is called.
+
+        `until` is looked at whenever a domain has written to its console and at every other stop.
+        Raises VmmBug for an exception of ours.
+        """
+        self._connect_probes()
+        try:
+            end = self.vmm.run(until, time_limit_ns)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            raise VmmBug(self.vmm.bug_report(error)) from error
+        self._check()
+        return end
+
+    def step(self) -> Entry | None:
+        """One instruction of the vCPU that is due; the entry into the VMM that it led to, if any."""
+        seen: list[Entry] = []
+        self.on_entry.append(seen.append)
+        self._connect_probes()
+        try:
+            self.vmm.step()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            raise VmmBug(self.vmm.bug_report(error)) from error
+        finally:
+            self.on_entry.remove(seen.append)
+        self._check()
+        return seen[-1] if seen else None
+
+    def interrupt(self) -> None:
+        """Let `run` return soon, or at once if it is not running; for threads and signal handlers."""
+        self.vmm.interrupt()
+
+    def _connect_probes(self) -> None:
+        self.vmm.probes.entry = self._entered if self.on_entry else None
+
+    def _entered(self, entry: Entry) -> None:
+        for listener in self.on_entry:
+            listener(entry)
+
+    def _check(self) -> None:
+        if self._audit:
+            audit(self.vmm.host.frames, self.vmm.audit_subjects())
+
+    # --- looking -----------------------------------------------------------------------------------
+    @property
+    def now_ns(self) -> int:
+        """Virtual time."""
+        return self.vmm.host.now_ns
+
+    @property
+    def current(self) -> VcpuHandle | None:
+        """The vCPU whose turn it is, None when none can run."""
+        vcpu = self.vmm.due()
+        return None if vcpu is None else VcpuHandle(self.vmm, self.domains[vcpu.domid], vcpu)
+
+    def digest(self) -> str:
+        """SHA-256 over memory, CPU states and time."""
+        return self.vmm.digest()
+
+    @property
+    def xen_log(self) -> bytes:
+        """What the hypervisor itself said (xl dmesg)."""
+        return bytes(self.vmm.host.console_ring)

@@ -1,0 +1,227 @@
+"""Creating and destroying domains: every frame, port and timer a domain has is given and taken here.
+
+The order is Xen's toolstack's: frames, shared_info, ports for console and xenstore, image, page tables,
+then the boot vCPU. Whatever fails on the way, nothing is left behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from hypervisor.abi.errors import XenError
+from hypervisor.abi.width import Width
+from hypervisor.control.host import Host
+from hypervisor.domain.builder import BuildError, BuildParams, StartOfDay, build
+from hypervisor.domain.domain import VCPU_INFO_BYTES, Domain, DomainState, Vcpu, VcpuState
+from hypervisor.domain.image import GuestImage
+from hypervisor.domain.layout import plan
+from hypervisor.events.time import update_wallclock
+from hypervisor.mm.frames import ALLOCATED, PINNED, FrameType
+from hypervisor.mm.pagetables import PageTables
+from hypervisor.traps.bounce import load_kernel_64
+from hypervisor.traps.segments import code_segment, data_segment, stack_segment
+from hypervisor.x86.flags import (
+    CR0_TS,
+    CS,
+    DS,
+    EFLAGS_FIXED,
+    EFLAGS_IF,
+    ES,
+    FS,
+    GS,
+    RSI,
+    RSP,
+    SS,
+)
+from hypervisor.x86.paging import PAGE_SHIFT
+
+MAX_VCPUS: Final = 32  # XEN_LEGACY_MAX_VCPUS: vcpu_infos in shared_info
+GDT_LIMIT: Final = 0xEFFF
+_KERNEL_CS_32: Final = 0xE019
+_KERNEL_DS_32: Final = 0xE021
+_CPU_MODE: Final = {Width.X86_32: "legacy32", Width.X86_32P: "pae", Width.X86_64: "long"}
+_DOM0: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DomainParams:
+    """What a new domain is to be."""
+
+    name: str
+    memory_mib: int
+    cmdline: str = ""
+    ramdisk: bytes | None = None
+    privileged: bool = False
+    nr_vcpus: int = 1
+
+
+def create_domain(host: Host, image: GuestImage, params: DomainParams) -> Domain:
+    """A domain that is ready to run `image`, paused once until its backends are attached.
+
+    Raises BuildError with a sentence if the image or the memory do not do; the machine is then as
+    it was.
+    """
+    domid = host.next_domid
+    nr_frames = params.memory_mib << 20 - PAGE_SHIFT
+    layout = plan(image, nr_frames, params.cmdline, params.ramdisk)
+    try:
+        dom = _empty_domain(host, domid, image, nr_frames, params)
+    except XenError as refusal:
+        raise BuildError(f"the machine cannot hold {params.name}: {refusal.why}") from None
+    host.next_domid += 1
+    try:
+        build_params = BuildParams(
+            shared_info_maddr=dom.shared_info_mfn << PAGE_SHIFT,
+            store_port=dom.store_port,
+            console_port=dom.console_port,
+        )
+        start = build(host.memory, image, dom.p2m, layout, build_params)
+        dom.console_mfn, dom.store_mfn = start.console_mfn, start.store_mfn
+        _enter_page_tables(dom, start)
+    except (BuildError, XenError) as failure:
+        destroy_domain(host, dom)
+        why = failure.why if isinstance(failure, XenError) else str(failure)
+        raise BuildError(f"{params.name} cannot be built: {why}") from None
+    _start_boot_vcpu(host, dom, start)
+    return dom
+
+
+def _empty_domain(
+    host: Host, domid: int, image: GuestImage, nr_frames: int, params: DomainParams
+) -> Domain:
+    """A domain with frames, shared_info and ports, and nothing in them yet."""
+    frames = host.frames
+    windows = host.mappings.for_domain(
+        image.width, params.nr_vcpus, host.gdt_page(image.width.is_64)
+    )
+    p2m = frames.allocate(domid, nr_frames)
+    (shared_info,) = frames.allocate(domid, 1)
+    frames.lend(shared_info)
+    for pfn, mfn in enumerate(p2m):
+        host.m2p.set(mfn, pfn)
+    base = shared_info << PAGE_SHIFT
+    vcpus = [
+        Vcpu(domid, idx, image.width, base + idx * VCPU_INFO_BYTES)
+        for idx in range(params.nr_vcpus)
+    ]
+    for idx in range(MAX_VCPUS):
+        host.memory.view[base + idx * VCPU_INFO_BYTES + 1] = 1  # events masked
+    dom = Domain(
+        domid=domid,
+        name=params.name,
+        width=image.width,
+        page_tables=PageTables(frames, image.width, domid, windows.xen_slots),
+        windows=windows,
+        p2m=p2m,
+        max_frames=nr_frames,
+        shared_info_mfn=shared_info,
+        vcpus=vcpus,
+        privileged=params.privileged,
+        paused=1,
+        symbols=image.symbols,
+        wallclock_offset_ns=host.wallclock_offset_ns,
+        nr_frames=nr_frames,
+    )
+    host.domains[domid] = dom
+    host.events.add_domain(dom)
+    dom.store_port = host.events.bind_backend(dom, "xenstore", _DOM0)
+    dom.console_port = host.events.bind_backend(dom, "console", _DOM0)
+    update_wallclock(host.memory, dom)
+    return dom
+
+
+def _enter_page_tables(dom: Domain, start: StartOfDay) -> None:
+    """Validate the tables from the root on; the vCPU and a pin each hold it."""
+    tables = dom.page_tables
+    tables.pin(start.root_mfn, tables.root_type)
+    tables.get_page_and_type(start.root_mfn, tables.root_type)
+    dom.vcpus[0].root_mfn = start.root_mfn
+
+
+def _start_boot_vcpu(host: Host, dom: Domain, start: StartOfDay) -> None:
+    """vCPU 0's registers are as a PV kernel finds them at its entry (start of day, public/xen.h)."""
+    vcpu = dom.vcpus[0]
+    state = host.cpu.state
+    before = state.save()
+    state.load(host.cpu.initial_state(_CPU_MODE[dom.width]))
+    host.current.set(dom, vcpu)
+    state.gdt = (dom.windows.gdt_vaddr(0), GDT_LIMIT)
+    state.cr3 = vcpu.root_mfn << PAGE_SHIFT
+    state.cr0 |= CR0_TS
+    if dom.width.is_64:
+        _start_segments_64(host)
+    else:
+        _start_segments_32(host)
+        vcpu.kernel_ss, vcpu.kernel_sp = _KERNEL_DS_32, start.stack_top
+    state.rip = start.entry
+    state.rflags = EFLAGS_FIXED | EFLAGS_IF
+    state.set_gpr(RSI, start.start_info)
+    state.set_gpr(RSP, start.stack_top)
+    host.descriptor_tables.load_ldt(host.current)
+    vcpu.saved = state.save()
+    state.load(before)
+    host.bring_up(vcpu)
+
+
+def _start_segments_32(host: Host) -> None:
+    current = host.current
+    state = current.state
+    state.set_segment(CS, _KERNEL_CS_32, *code_segment(current, _KERNEL_CS_32))
+    state.set_segment(SS, _KERNEL_DS_32, *stack_segment(current, _KERNEL_DS_32, 1))
+    for register in (DS, ES, FS, GS):
+        segment = data_segment(current, _KERNEL_DS_32, 1)
+        state.set_segment(register, _KERNEL_DS_32, *segment)
+    state.set_cpl(1)
+
+
+def _start_segments_64(host: Host) -> None:
+    state = host.current.state
+    for register in (DS, ES, FS, GS):
+        state.set_segment(register, 0, 0, 0xFFFF_FFFF, 0x00CFF300)
+    load_kernel_64(host.current)
+
+
+# --- destruction --------------------------------------------------------------------------------------
+def destroy_domain(host: Host, dom: Domain) -> None:
+    """End `dom` and give everything it had back to the machine."""
+    if dom.state is DomainState.DESTROYED:
+        return
+    host.forget(dom)
+    dom.state = DomainState.DESTROYED
+    for vcpu in dom.vcpus:
+        vcpu.state = VcpuState.DOWN
+        _release_vcpu(host, dom, vcpu)
+    _relinquish_memory(host, dom)
+    host.grants.release(dom.domid)
+    host.frames.take_back(dom.shared_info_mfn)
+    for mfn in dom.windows.tables:
+        host.frames.release_allocation(mfn)
+    host.flush_tlb()
+    del host.domains[dom.domid]
+
+
+def _release_vcpu(host: Host, dom: Domain, vcpu: Vcpu) -> None:
+    host.descriptor_tables.release(dom, vcpu)
+    tables = dom.page_tables
+    for root in (vcpu.root_mfn, vcpu.user_root_mfn):
+        if root:
+            tables.put_page_and_type(root)
+    vcpu.root_mfn = vcpu.user_root_mfn = 0
+    if vcpu.vcpu_info_registered:
+        tables.put_page_and_type(vcpu.vcpu_info_maddr >> PAGE_SHIFT)
+        vcpu.vcpu_info_registered = False
+
+
+def _relinquish_memory(host: Host, dom: Domain) -> None:
+    """Unpin every table, from the top level down, then give up the reservation."""
+    frames = host.frames
+    owned = frames.owned_by(dom.domid)
+    for kind in (FrameType.L4, FrameType.L3, FrameType.XEN_L2, FrameType.L2, FrameType.L1):
+        for mfn in owned:
+            if frames.flags[mfn] & PINNED and frames.type[mfn] == kind:
+                dom.page_tables.unpin(mfn)
+    for mfn in owned:
+        if frames.owner[mfn] == dom.domid and frames.flags[mfn] & ALLOCATED:
+            host.m2p.clear(mfn)
+            frames.release_allocation(mfn)

@@ -1,0 +1,195 @@
+"""The machine as the hypervisor's parts share it: memory, domains, events, timers, who can run.
+
+Mechanism only. Every operation here is one that a domain asked for by hypercall, or that the control
+side asked for from outside; which of them may ask is decided by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypervisor.domain.domain import Domain, DomainState, Vcpu, VcpuState
+from hypervisor.events.channels import EventChannels
+from hypervisor.events.time import update_time
+from hypervisor.events.timers import TimerKey, TimerKind, TimerQueue
+from hypervisor.grants.table import GrantTables
+from hypervisor.machine.cpu import Cpu
+from hypervisor.machine.memory import MachineMemory
+from hypervisor.mm.frames import FrameTable
+from hypervisor.mm.hole import M2P, XenMappings
+from hypervisor.sched.round_robin import Scheduler
+from hypervisor.traps.current import Current
+from hypervisor.traps.descriptor_tables import DescriptorTables
+from hypervisor.traps.segments import xen_gdt_page
+
+VIRQ_TIMER = 0
+
+
+class Host:
+    """One machine and its domains."""
+
+    def __init__(self, memory: MachineMemory, cpu: Cpu, scheduler: Scheduler, *, seed: int) -> None:
+        self.memory = memory
+        self.cpu = cpu
+        self.scheduler = scheduler
+        self.frames = FrameTable(memory, seed=seed)
+        self.frames.flush_needed = self.flush_tlb
+        self.m2p = M2P(self.frames)
+        self.mappings = XenMappings(self.frames, self.m2p)
+        self.current = Current(cpu, self.frames)
+        self.descriptor_tables = DescriptorTables(self.frames, cpu)
+        self.events = EventChannels(memory)
+        self.events.wake = self.wake
+        self.timers = TimerQueue()
+        self.grants = GrantTables(self.frames)
+        self.domains: dict[int, Domain] = {}
+        self.next_domid = 1
+        self.running: Vcpu | None = None  # whose state is in the CPU
+        self.wallclock_offset_ns = 0
+        self.console_ring = bytearray()  # what (XEN) says: xl dmesg
+        # filled by the vmm
+        self.on_crash: Callable[[Domain, Vcpu, str], str] = _no_report
+        self.call_by_number: Callable[[int, tuple[int, ...]], int | None] = _no_call
+        self.after_iret: Callable[[], None] = _nothing
+        self.emergency_write: Callable[[Domain, bytes], None] = _no_console
+        self.emergency_read: Callable[[Domain, int], bytes] = _no_input
+        self._gdt_pages: dict[bool, int] = {}
+
+    # --- time --------------------------------------------------------------------------------
+    @property
+    def now_ns(self) -> int:
+        """System time."""
+        return self.cpu.clock.now_ns()
+
+    def gdt_page(self, is_64: bool) -> int:
+        """Xen's page of the GDT, shared by all domains of a width."""
+        if is_64 not in self._gdt_pages:
+            (mfn,) = self.frames.allocate_xen(1)
+            self.memory.frame(mfn)[:] = xen_gdt_page(is_64)
+            self._gdt_pages[is_64] = mfn
+        return self._gdt_pages[is_64]
+
+    def flush_tlb(self) -> None:
+        """Flush the CPU's whole TLB, and open a new flush epoch."""
+        self.cpu.flush_tlb()
+        self.frames.flushed()
+
+    # --- who can run ---------------------------------------------------------------------------
+    def domain_of(self, vcpu: Vcpu) -> Domain:
+        """The domain that `vcpu` belongs to."""
+        return self.domains[vcpu.domid]
+
+    def wake(self, vcpu: Vcpu) -> None:
+        """`vcpu` has a reason to run again."""
+        if vcpu.state in (VcpuState.BLOCKED, VcpuState.POLLING):
+            vcpu.state = VcpuState.RUNNABLE
+            vcpu.poll_ports = ()
+            self.timers.cancel(TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.POLL))
+        if self.domain_of(vcpu).is_runnable(vcpu):
+            self.scheduler.add(vcpu, self.now_ns)
+
+    def bring_up(self, vcpu: Vcpu) -> None:
+        """`vcpu` exists for the scheduler from now on."""
+        vcpu.state = VcpuState.RUNNABLE
+        if self.domain_of(vcpu).is_runnable(vcpu):
+            self.scheduler.add(vcpu, self.now_ns)
+
+    def block(self, vcpu: Vcpu, state: VcpuState) -> None:
+        """`vcpu` waits, as `state` says for what."""
+        vcpu.state = state
+        self._leave(vcpu)
+
+    def yield_cpu(self, vcpu: Vcpu) -> None:
+        """`vcpu` gives the rest of its slice away."""
+        self.scheduler.yielded(vcpu, self.now_ns)
+        if vcpu is self.running:
+            self.cpu.request_stop()
+
+    def _leave(self, vcpu: Vcpu) -> None:
+        self.scheduler.remove(vcpu, self.now_ns)
+        if vcpu is self.running:
+            self.cpu.request_stop()
+
+    # --- life ------------------------------------------------------------------------------------
+    def pause(self, dom: Domain) -> None:
+        """`dom` does not run until unpaused as often as it was paused."""
+        dom.paused += 1
+        for vcpu in dom.vcpus:
+            self._leave(vcpu)
+
+    def unpause(self, dom: Domain) -> None:
+        """Take one pause back."""
+        dom.paused = max(0, dom.paused - 1)
+        for vcpu in dom.vcpus:
+            if dom.is_runnable(vcpu):
+                self.scheduler.add(vcpu, self.now_ns)
+
+    def shutdown(self, dom: Domain, reason: int) -> None:
+        """`dom` is over by its own wish (SCHEDOP_shutdown); its memory stays for inspection."""
+        dom.state = DomainState.SHUTDOWN
+        dom.shutdown_reason = reason
+        self._stop(dom)
+
+    def crash(self, dom: Domain, vcpu: Vcpu, why: str) -> None:
+        """End `dom` for something it did, with a report; nobody else notices."""
+        if dom.state is not DomainState.RUNNING:
+            return
+        dom.crash_report = self.on_crash(dom, vcpu, why)
+        dom.state = DomainState.CRASHED
+        self._stop(dom)
+
+    def _stop(self, dom: Domain) -> None:
+        self.timers.cancel_domain(dom.domid)
+        for vcpu in dom.vcpus:
+            self._leave(vcpu)
+
+    def forget(self, dom: Domain) -> None:
+        """Nothing of `dom` runs, waits or is connected any more."""
+        self._stop(dom)
+        if self.running is not None and self.running.domid == dom.domid:
+            self.running = None
+        self.events.remove_domain(dom.domid)
+
+    # --- timers ------------------------------------------------------------------------------------
+    def set_timer(self, key: TimerKey, deadline_ns: int) -> None:
+        """Set a timer; the running guest is stopped in time for it."""
+        self.timers.set(key, deadline_ns)
+        self.cpu.request_stop()
+
+    def fire_due_timers(self) -> None:
+        """Let every timer that is due do its work."""
+        now = self.now_ns
+        while (fired := self.timers.pop_due(now)) is not None:
+            deadline, key = fired
+            dom = self.domains[key.domid]
+            vcpu = dom.vcpus[key.vcpu_id]
+            if key.kind is TimerKind.POLL:
+                self.wake(vcpu)
+                continue
+            if key.kind is TimerKind.PERIODIC:
+                self.timers.set(key, deadline + vcpu.periodic_ns)
+            self.events.raise_virq(dom, VIRQ_TIMER, key.vcpu_id)
+
+    def refresh_time(self, vcpu: Vcpu) -> None:
+        """Tell `vcpu` the time, as Xen does whenever it starts to run one."""
+        update_time(self.memory, vcpu, self.now_ns)
+
+
+def _nothing() -> None:
+    """Nobody needs to know."""
+
+
+def _no_call(number: int, args: tuple[int, ...]) -> int | None:
+    raise AssertionError("no dispatcher is connected")
+
+
+def _no_console(dom: Domain, data: bytes) -> None:
+    """What nobody listens to is lost."""
+
+
+def _no_input(dom: Domain, size: int) -> bytes:
+    return b""
+
+
+def _no_report(dom: Domain, vcpu: Vcpu, why: str) -> str:
+    return why

@@ -1,0 +1,69 @@
+"""Who makes a hypercall, as its handler sees it."""
+
+from __future__ import annotations
+
+from hypervisor.abi.errno import Errno
+from hypervisor.abi.errors import XenError
+from hypervisor.abi.width import Width
+from hypervisor.control.host import Host
+from hypervisor.domain.domain import Domain, Vcpu
+from hypervisor.mm.guest_memory import GuestMemory
+from hypervisor.traps.current import Current
+
+DOMID_SELF = 0x7FF0
+
+
+class Caller:
+    """The domain and vCPU on the CPU, and the machine they act on. One object, never stored."""
+
+    __slots__ = ("current", "host")
+
+    def __init__(self, host: Host, current: Current) -> None:
+        self.host = host
+        self.current = current
+
+    @property
+    def dom(self) -> Domain:
+        """The calling domain."""
+        return self.current.dom
+
+    @property
+    def vcpu(self) -> Vcpu:
+        """The calling vCPU."""
+        return self.current.vcpu
+
+    @property
+    def mem(self) -> GuestMemory:
+        """The caller's memory, by its linear addresses."""
+        return self.current.mem
+
+    @property
+    def width(self) -> Width:
+        """The caller's ABI."""
+        return self.current.vcpu.width
+
+    def require_self(self, domid: int) -> None:
+        """Refuse a domain other than the caller itself: acting on others needs privilege."""
+        if domid not in (DOMID_SELF, self.dom.domid):
+            self.resolve(domid)
+
+    def resolve(self, domid: int) -> Domain:
+        """The domain that `domid` names, if the caller may act on it.
+
+        Raises XenError(ESRCH) if there is none, XenError(EPERM) if it is another one and the caller
+        is not privileged.
+        """
+        if domid in (DOMID_SELF, self.dom.domid):
+            return self.dom
+        if not self.dom.privileged:
+            raise XenError(Errno.EPERM, f"d{self.dom.domid} may not act on d{domid}")
+        dom = self.host.domains.get(domid)
+        if dom is None:
+            raise XenError(Errno.ESRCH, f"there is no domain {domid}")
+        return dom
+
+    def vcpu_of(self, vcpu_id: int) -> Vcpu:
+        """A vCPU of the caller's domain. Raises XenError(ENOENT)."""
+        if vcpu_id >= len(self.dom.vcpus):
+            raise XenError(Errno.ENOENT, f"d{self.dom.domid} has no vCPU {vcpu_id}")
+        return self.dom.vcpus[vcpu_id]

@@ -1,0 +1,124 @@
+"""event_channel_op: binding, sending and closing ports (Xen's common/event_channel.c)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hypervisor.abi import event_channel as abi
+from hypervisor.abi.errno import Errno
+from hypervisor.abi.errors import XenError
+from hypervisor.abi.event_channel import EvtchnOp
+from hypervisor.abi.xen import HypercallNr
+from hypervisor.events.channels import PortState
+from hypervisor.hypercalls.caller import Caller
+from hypervisor.hypercalls.table import Absent, SubOp, call_subop, hypercall, subops
+
+
+def bind_interdomain(caller: Caller, arg: abi.EvtchnBindInterdomain) -> None:
+    """Connect to an unbound port of another domain, or of the caller for a loopback."""
+    remote_domid = caller.dom.domid if arg.remote_dom == 0x7FF0 else arg.remote_dom
+    remote = caller.host.domains.get(remote_domid)
+    if remote is None:
+        raise XenError(Errno.ESRCH, f"there is no domain {remote_domid}")
+    arg.local_port = caller.host.events.bind_interdomain(caller.dom, remote, arg.remote_port)
+
+
+def bind_virq(caller: Caller, arg: abi.EvtchnBindVirq) -> None:
+    """A port for a virtual interrupt."""
+    arg.port = caller.host.events.bind_virq(caller.dom, arg.virq, arg.vcpu)
+
+
+def bind_ipi(caller: Caller, arg: abi.EvtchnBindIpi) -> None:
+    """A port that interrupts one of the caller's own vCPUs."""
+    arg.port = caller.host.events.bind_ipi(caller.dom, arg.vcpu)
+
+
+def close(caller: Caller, arg: abi.EvtchnClose) -> None:
+    """Free a port."""
+    caller.host.events.close(caller.dom, arg.port)
+
+
+def send(caller: Caller, arg: abi.EvtchnSend) -> None:
+    """Notify the other end."""
+    caller.host.events.send(caller.dom, arg.port)
+
+
+_STATUS: Final = {
+    PortState.FREE: 0,
+    PortState.RESERVED: 0,
+    PortState.UNBOUND: 1,
+    PortState.INTERDOMAIN: 2,
+    PortState.PIRQ: 3,
+    PortState.VIRQ: 4,
+    PortState.IPI: 5,
+}
+
+
+def status(caller: Caller, arg: abi.EvtchnStatus) -> None:
+    """What a port is bound to."""
+    dom = caller.resolve(arg.dom)
+    channel = caller.host.events.channel(dom, arg.port)
+    arg.status = _STATUS[channel.state]
+    arg.vcpu = channel.vcpu_id
+    match channel.state:
+        case PortState.UNBOUND:
+            arg.u = channel.remote_domid
+        case PortState.INTERDOMAIN:
+            arg.u, arg.u_port = channel.remote_domid, channel.remote_port
+        case PortState.VIRQ:
+            arg.u = channel.virq
+        case _:
+            arg.u = 0
+
+
+def alloc_unbound(caller: Caller, arg: abi.EvtchnAllocUnbound) -> None:
+    """A port that another domain may bind."""
+    dom = caller.resolve(arg.dom)
+    remote = caller.dom.domid if arg.remote_dom == 0x7FF0 else arg.remote_dom
+    arg.port = caller.host.events.alloc_unbound(dom, remote)
+
+
+def bind_vcpu(caller: Caller, arg: abi.EvtchnBindVcpu) -> None:
+    """Notify another vCPU by this port."""
+    caller.host.events.bind_vcpu(caller.dom, arg.port, arg.vcpu)
+
+
+def unmask(caller: Caller, arg: abi.EvtchnUnmask) -> None:
+    """Clear a port's mask bit, raising what was waiting."""
+    caller.host.events.unmask(caller.dom, arg.port)
+
+
+def reset(caller: Caller, arg: abi.EvtchnReset) -> None:
+    """Close all ports of a domain."""
+    caller.host.events.reset(caller.resolve(arg.dom))
+
+
+_FIFO: Final = Absent(Errno.ENOSYS, "the FIFO ABI is not there yet; guests use 2-level ports")
+
+EVTCHN_OPS: Final = subops(
+    HypercallNr.EVENT_CHANNEL_OP,
+    {
+        EvtchnOp.BIND_INTERDOMAIN: SubOp(
+            abi.EvtchnBindInterdomain, bind_interdomain, copy_back=True
+        ),
+        EvtchnOp.BIND_VIRQ: SubOp(abi.EvtchnBindVirq, bind_virq, copy_back=True),
+        EvtchnOp.BIND_PIRQ: Absent(Errno.EPERM, "no domain here has physical interrupts"),
+        EvtchnOp.CLOSE: SubOp(abi.EvtchnClose, close),
+        EvtchnOp.SEND: SubOp(abi.EvtchnSend, send),
+        EvtchnOp.STATUS: SubOp(abi.EvtchnStatus, status, copy_back=True),
+        EvtchnOp.ALLOC_UNBOUND: SubOp(abi.EvtchnAllocUnbound, alloc_unbound, copy_back=True),
+        EvtchnOp.BIND_IPI: SubOp(abi.EvtchnBindIpi, bind_ipi, copy_back=True),
+        EvtchnOp.BIND_VCPU: SubOp(abi.EvtchnBindVcpu, bind_vcpu),
+        EvtchnOp.UNMASK: SubOp(abi.EvtchnUnmask, unmask),
+        EvtchnOp.RESET: SubOp(abi.EvtchnReset, reset),
+        EvtchnOp.INIT_CONTROL: _FIFO,
+        EvtchnOp.EXPAND_ARRAY: _FIFO,
+        EvtchnOp.SET_PRIORITY: _FIFO,
+    },
+)
+
+
+@hypercall(HypercallNr.EVENT_CHANNEL_OP, args=2)
+def event_channel_op(caller: Caller, operation: int, vaddr: int) -> int:
+    """Do one operation on the caller's ports."""
+    return call_subop(caller, EVTCHN_OPS, operation, vaddr)

@@ -1,0 +1,84 @@
+"""physdev_op and vm_assist: what a PV guest asks of its virtual hardware."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hypervisor.abi.errno import Errno
+from hypervisor.abi.errors import XenError
+from hypervisor.abi.physdev import PhysdevOp, PhysdevSetIobitmap, PhysdevSetIopl
+from hypervisor.abi.xen import HypercallNr, VmAssistType
+from hypervisor.hypercalls.caller import Caller
+from hypervisor.hypercalls.table import Absent, Row, SubOp, call_subop, hypercall, subops
+
+_VMASST_CMD_ENABLE: Final = 0
+_VMASST_CMD_DISABLE: Final = 1
+
+_COMMON_ASSISTS: Final = frozenset(
+    {
+        VmAssistType.WRITABLE_PAGETABLES,
+        VmAssistType.ARCHITECTURAL_IOPL,
+        VmAssistType.RUNSTATE_UPDATE_FLAG,
+    }
+)
+_ASSISTS_32: Final = _COMMON_ASSISTS | {
+    VmAssistType.FOURGB_SEGMENTS,
+    VmAssistType.FOURGB_SEGMENTS_NOTIFY,
+    VmAssistType.PAE_EXTENDED_CR3,
+}
+_ASSISTS_64: Final = _COMMON_ASSISTS | {VmAssistType.M2P_STRICT}
+
+
+@hypercall(HypercallNr.VM_ASSIST, args=2)
+def vm_assist(caller: Caller, command: int, kind: int) -> int:
+    """Switch one of Xen's conveniences on or off."""
+    known = _ASSISTS_64 if caller.width.is_64 else _ASSISTS_32
+    if kind not in known:
+        raise XenError(Errno.EINVAL, f"vm_assist type {kind} does not exist here")
+    match command:
+        case 0:
+            caller.dom.vm_assist |= 1 << kind
+        case 1:
+            caller.dom.vm_assist &= ~(1 << kind)
+        case _:
+            raise XenError(Errno.ENOSYS, f"vm_assist command {command} is unknown")
+    return 0
+
+
+def set_iopl(caller: Caller, arg: PhysdevSetIopl) -> None:
+    """The virtual IOPL of the calling vCPU."""
+    if arg.iopl > 3:
+        raise XenError(Errno.EINVAL, f"IOPL {arg.iopl}")
+    caller.vcpu.iopl = arg.iopl
+
+
+def set_iobitmap(caller: Caller, arg: PhysdevSetIobitmap) -> None:
+    """Which ports user mode may use: remembered, though no port answers anyone."""
+    if arg.nr_ports > 65536:
+        raise XenError(Errno.EINVAL, f"{arg.nr_ports} ports, there are 65536")
+    caller.vcpu.iobitmap_vaddr, caller.vcpu.iobitmap_ports = arg.bitmap, arg.nr_ports
+
+
+_NO_HARDWARE: Final = Absent(Errno.EPERM, "no domain here has physical devices")
+
+PHYSDEV_OPS: Final = subops(
+    HypercallNr.PHYSDEV_OP,
+    {
+        operation: _NO_HARDWARE
+        for operation in PhysdevOp
+        if operation not in (PhysdevOp.SET_IOPL, PhysdevOp.SET_IOBITMAP)
+    }
+    | {
+        PhysdevOp.SET_IOPL: SubOp(PhysdevSetIopl, set_iopl),
+        PhysdevOp.SET_IOBITMAP: SubOp(PhysdevSetIobitmap, set_iobitmap),
+    },
+)
+
+
+@hypercall(HypercallNr.PHYSDEV_OP, args=2)
+def physdev_op(caller: Caller, operation: int, vaddr: int) -> int:
+    """Do one operation on the caller's virtual hardware."""
+    return call_subop(caller, PHYSDEV_OPS, operation, vaddr)
+
+
+__all__ = ["PHYSDEV_OPS", "Row", "physdev_op", "vm_assist"]

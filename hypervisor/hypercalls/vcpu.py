@@ -1,0 +1,123 @@
+"""vcpu_op: virtual CPUs, their timers and their areas (Xen's common/domain.c, do_vcpu_op)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hypervisor.abi.errno import Errno
+from hypervisor.abi.errors import XenError
+from hypervisor.abi.layout import layout
+from hypervisor.abi.vcpu import (
+    VCPU_SSHOTTMR_FUTURE,
+    VcpuOp,
+    VcpuRegisterVcpuInfo,
+    VcpuSetPeriodicTimer,
+    VcpuSetSingleshotTimer,
+)
+from hypervisor.abi.xen import HypercallNr
+from hypervisor.domain.domain import VCPU_INFO_BYTES, Vcpu, VcpuState
+from hypervisor.events.timers import TimerKey, TimerKind
+from hypervisor.hypercalls.caller import Caller
+from hypervisor.hypercalls.table import Absent, Row, SubOp, hypercall, subops
+from hypervisor.mm.frames import FrameType
+from hypervisor.x86.paging import PAGE_SHIFT, PAGE_SIZE
+
+_MIN_PERIOD_NS: Final = 1_000_000
+
+
+def is_up(caller: Caller, vcpu: Vcpu) -> int:
+    """Whether a vCPU runs or could."""
+    return int(vcpu.state is not VcpuState.DOWN)
+
+
+def register_vcpu_info(caller: Caller, vcpu: Vcpu, arg: VcpuRegisterVcpuInfo) -> None:
+    """Keep the vCPU's vcpu_info in a frame of the guest; what it held moves there."""
+    if vcpu.vcpu_info_registered:
+        raise XenError(Errno.EINVAL, f"{vcpu.name} has registered its vcpu_info already")
+    if arg.offset > PAGE_SIZE - VCPU_INFO_BYTES:
+        raise XenError(Errno.EINVAL, f"vcpu_info at offset {arg.offset:#x} leaves its page")
+    caller.dom.page_tables.get_page_and_type(arg.mfn, FrameType.WRITABLE)
+    view = caller.host.memory.view
+    at = (arg.mfn << PAGE_SHIFT) + arg.offset
+    old = vcpu.vcpu_info_maddr
+    view[at : at + VCPU_INFO_BYTES] = view[old : old + VCPU_INFO_BYTES]
+    vcpu.vcpu_info_maddr = at
+    vcpu.vcpu_info_registered = True
+    # Events may have gone to the old place meanwhile: let the guest look at every port.
+    size = caller.width.word_bytes
+    view[at] = 1
+    view[at + size : at + 2 * size] = b"\xff" * size
+
+
+def set_singleshot_timer(caller: Caller, vcpu: Vcpu, arg: VcpuSetSingleshotTimer) -> None:
+    """VIRQ_TIMER once, at an absolute system time."""
+    _require_self(caller, vcpu)
+    if arg.flags & VCPU_SSHOTTMR_FUTURE and arg.timeout_abs_ns < caller.host.now_ns:
+        raise XenError(Errno.ETIME, f"the time {arg.timeout_abs_ns} has passed")
+    key = TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.SINGLESHOT)
+    caller.host.set_timer(key, arg.timeout_abs_ns)
+
+
+def stop_singleshot_timer(caller: Caller, vcpu: Vcpu) -> None:
+    """No more VIRQ_TIMER from set_singleshot_timer."""
+    _require_self(caller, vcpu)
+    caller.host.timers.cancel(TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.SINGLESHOT))
+
+
+def set_periodic_timer(caller: Caller, vcpu: Vcpu, arg: VcpuSetPeriodicTimer) -> None:
+    """VIRQ_TIMER every `period_ns`, a millisecond at least."""
+    if arg.period_ns < _MIN_PERIOD_NS:
+        raise XenError(Errno.EINVAL, f"a period of {arg.period_ns} ns is below 1 ms")
+    vcpu.periodic_ns = arg.period_ns
+    key = TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.PERIODIC)
+    caller.host.set_timer(key, caller.host.now_ns + arg.period_ns)
+
+
+def stop_periodic_timer(caller: Caller, vcpu: Vcpu) -> None:
+    """No more VIRQ_TIMER from set_periodic_timer."""
+    vcpu.periodic_ns = 0
+    caller.host.timers.cancel(TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.PERIODIC))
+
+
+def _require_self(caller: Caller, vcpu: Vcpu) -> None:
+    if vcpu is not caller.vcpu:
+        raise XenError(Errno.EINVAL, f"{caller.vcpu.name} sets the timer of {vcpu.name}")
+
+
+_LATER: Final = "only the boot vCPU runs yet"
+
+VCPU_OPS: Final[dict[int, Row]] = {
+    VcpuOp.INITIALISE: Absent(Errno.ENOSYS, _LATER),
+    VcpuOp.UP: Absent(Errno.ENOSYS, _LATER),
+    VcpuOp.DOWN: Absent(Errno.ENOSYS, _LATER),
+    VcpuOp.IS_UP: SubOp(None, is_up),
+    VcpuOp.GET_RUNSTATE_INFO: Absent(Errno.ENOSYS, "run-state accounts are not kept yet"),
+    VcpuOp.REGISTER_RUNSTATE_MEMORY_AREA: Absent(
+        Errno.ENOSYS, "run-state accounts are not kept yet"
+    ),
+    VcpuOp.SET_PERIODIC_TIMER: SubOp(VcpuSetPeriodicTimer, set_periodic_timer),
+    VcpuOp.STOP_PERIODIC_TIMER: SubOp(None, stop_periodic_timer),
+    VcpuOp.SET_SINGLESHOT_TIMER: SubOp(VcpuSetSingleshotTimer, set_singleshot_timer),
+    VcpuOp.STOP_SINGLESHOT_TIMER: SubOp(None, stop_singleshot_timer),
+    VcpuOp.REGISTER_VCPU_INFO: SubOp(VcpuRegisterVcpuInfo, register_vcpu_info),
+    VcpuOp.SEND_NMI: Absent(Errno.ENOSYS, "NMIs are not delivered yet"),
+    VcpuOp.GET_PHYSID: Absent(Errno.EINVAL, "no vCPU is pinned to a physical CPU"),
+    VcpuOp.REGISTER_VCPU_TIME_MEMORY_AREA: Absent(Errno.ENOSYS, "time areas are not kept yet"),
+}
+subops(HypercallNr.VCPU_OP, VCPU_OPS)
+
+
+@hypercall(HypercallNr.VCPU_OP, args=3)
+def vcpu_op(caller: Caller, operation: int, vcpu_id: int, vaddr: int) -> int:
+    """Do one operation on a vCPU of the caller's domain."""
+    vcpu = caller.vcpu_of(vcpu_id)
+    row = VCPU_OPS.get(operation)
+    if row is None:
+        raise XenError(Errno.ENOSYS, f"vcpu_op {operation} is unknown")
+    if isinstance(row, Absent):
+        raise XenError(row.errno, row.reason)
+    if row.argument is None:
+        return row.handler(caller, vcpu) or 0
+    shape = layout(row.argument, caller.width)
+    argument = shape.unpack_from(caller.mem.read(vaddr, shape.size))
+    return row.handler(caller, vcpu, argument) or 0
