@@ -17,6 +17,7 @@ from hypervisor.domain.domain import VCPU_INFO_BYTES, Domain, DomainState, Vcpu,
 from hypervisor.domain.image import GuestImage
 from hypervisor.domain.layout import plan
 from hypervisor.events.time import update_wallclock
+from hypervisor.machine.state import Mode
 from hypervisor.mm.frames import ALLOCATED, PINNED, FrameType
 from hypervisor.mm.pagetables import PageTables
 from hypervisor.traps.bounce import load_kernel_64
@@ -40,7 +41,11 @@ MAX_VCPUS: Final = 32  # XEN_LEGACY_MAX_VCPUS: vcpu_infos in shared_info
 GDT_LIMIT: Final = 0xEFFF
 _KERNEL_CS_32: Final = 0xE019
 _KERNEL_DS_32: Final = 0xE021
-_CPU_MODE: Final = {Width.X86_32: "legacy32", Width.X86_32P: "pae", Width.X86_64: "long"}
+_CPU_MODE: Final[dict[Width, Mode]] = {
+    Width.X86_32: "legacy32",
+    Width.X86_32P: "pae",
+    Width.X86_64: "long",
+}
 _DOM0: Final = 0
 
 
@@ -149,6 +154,7 @@ def _start_boot_vcpu(host: Host, dom: Domain, start: StartOfDay) -> None:
     state.gdt = (dom.windows.gdt_vaddr(0), GDT_LIMIT)
     state.cr3 = vcpu.root_mfn << PAGE_SHIFT
     state.cr0 |= CR0_TS
+    vcpu.cr4 = state.cr4
     if dom.width.is_64:
         _start_segments_64(host)
     else:

@@ -221,7 +221,7 @@ def fpu_taskswitch(caller: Caller, set_: int) -> int:
 def set_debugreg_(caller: Caller, number: int, value: int) -> int:
     """Write a debug register."""
     if number > 7:
-        raise XenError(Errno.EINVAL, f"debug register {number} does not exist")
+        raise XenError(Errno.ENODEV, f"debug register {number} does not exist")
     try:
         set_debugreg(caller.current, number, value)
     except ValueError as refusal:

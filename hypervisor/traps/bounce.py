@@ -23,6 +23,7 @@ from hypervisor.domain.domain import Callback, TrapGate
 from hypervisor.mm.guest_memory import GuestFault
 from hypervisor.traps.current import Current
 from hypervisor.traps.segments import SegmentFault, code_segment, stack_segment
+from hypervisor.x86.descriptor import SegmentCache
 from hypervisor.x86.flags import (
     CS,
     DS,
@@ -105,11 +106,11 @@ def _enter_32(current: Current, cs: int, eip: int, extra: tuple[int, ...]) -> No
     try:
         code = code_segment(current, cs)
         if state.cpl < 2:
-            new_ss, stack, esp = ss.selector, (ss.base, ss.limit, ss.flags), state.gpr(RSP)
+            new_ss, stack, esp = ss.selector, SegmentCache(*ss[1:]), state.gpr(RSP)
         else:
             frame += (state.gpr(RSP) & _M32, ss.selector)
             new_ss, esp = vcpu.kernel_ss, vcpu.kernel_sp
-            stack = tuple(stack_segment(current, new_ss, cs & 3))
+            stack = stack_segment(current, new_ss, cs & 3)
     except SegmentFault as fault:
         raise DomainCrash(f"the handler's segment cannot be loaded: {fault.vector.name}") from None
     esp = (esp - 4 * len(frame)) & _M32

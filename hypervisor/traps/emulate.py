@@ -168,10 +168,16 @@ class Emulator:
                 except XenError:
                     return 0
             case 4:
-                current.vcpu.cr4 = value & _PV_CR4 | current.state.cr4 & ~_PV_CR4
+                self._set_guest_cr4(value)
             case _:
                 return 0
         return front.length + 1
+
+    def _set_guest_cr4(self, value: int) -> None:
+        """Take over the bits that are the guest's; the others stay, without a word."""
+        vcpu, state = self._current.vcpu, self._current.state
+        vcpu.cr4 = value & _PV_CR4 | vcpu.cr4 & ~_PV_CR4
+        state.cr4 = vcpu.cr4 & _PV_CR4 | state.cr4 & ~_PV_CR4
 
     def _guest_cr2(self) -> int:
         vcpu = self._current.vcpu

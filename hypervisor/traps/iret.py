@@ -74,11 +74,10 @@ def _iret_32(current: Current) -> None:
         code = code_segment(current, cs)
         stack = stack_segment(current, target_ss, cpl) if cpl > 1 else None
     except SegmentFault as fault:
-        # The CPU's own iret would fault here, still in the kernel, with the frame popped.
-        state.set_gpr(RSP, target_esp if cpl == 1 else (esp + 24) & _M32)
         state.rip = eip
         state.rflags = eflags
-        _raise_in_guest(current, fault)
+        state.set_gpr(RSP, target_esp)
+        _raise_at_target(current, fault, cs, target_ss, cpl)
         return
     state.rip = eip
     state.rflags = eflags
@@ -122,7 +121,7 @@ def _iret_64(current: Current) -> None:
         code = code_segment(current, cs | 3)
         stack = stack_segment(current, (ss | 3) & 0xFFFF, 3)
     except SegmentFault as fault:
-        _raise_in_guest(current, fault)
+        _raise_at_target(current, fault, cs | 3, (ss | 3) & 0xFFFF, 3)
         return
     state.set_segment(CS, cs | 3, *code)
     state.set_segment(SS, (ss | 3) & 0xFFFF, *stack)
@@ -136,7 +135,13 @@ def _set_virtual_flags(current: Current, eflags: int) -> None:
         current.vcpu.iopl = eflags >> EFLAGS_IOPL_SHIFT & 3
 
 
-def _raise_in_guest(current: Current, fault: SegmentFault) -> None:
+def _raise_at_target(current: Current, fault: SegmentFault, cs: int, ss: int, cpl: int) -> None:
+    """The fault belongs to the place returned to: its frame shows the selectors that were refused."""
+    state = current.state
+    for register, selector in ((CS, cs), (SS, ss)):
+        _, base, limit, flags = state.segment(register)
+        state.set_segment(register, selector, base, limit, flags)
+    state.set_cpl(cpl)
     current.vcpu.stats.exceptions += 1
     to_gate(current, current.vcpu.gates[fault.vector], fault.error_code)
 
