@@ -4,6 +4,7 @@
  * there. And the processor's own iret, which needs no Xen as long as no privilege is gained.
  */
 #include "case.h"
+#include "console.h"
 #include "events.h"
 #include "hypercall.h"
 #include "user.h"
@@ -25,7 +26,7 @@ static const struct bad_iret cases[] = {
 
 static void check_bad_iret(const struct bad_iret *bad)
 {
-    char want[32], got[32];
+    char want[64], got[64];
     struct trap_seen seen;
     struct regs regs;
 
@@ -35,8 +36,10 @@ static void check_bad_iret(const struct bad_iret *bad)
     regs.cs = bad->cs;
     regs.ss = bad->ss;
     user_continue(&regs, &seen);
-    trap_describe(want, sizeof(want), bad->vector, bad->error);
-    trap_describe(got, sizeof(got), seen.regs.vector, seen.regs.error);
+    format(want, sizeof(want), "vector %lx error %lx cs %x ip %lx", bad->vector, bad->error,
+           bad->cs, (word)USER_CODE);
+    format(got, sizeof(got), "vector %lx error %lx cs %x ip %lx", seen.regs.vector,
+           seen.regs.error, seen.regs.cs, seen.regs.ip);
     check_text(bad->id, bad->rule, want, got);
 }
 
