@@ -72,8 +72,8 @@ trap_entries:
     callback_entry sysenter_entry, VECTOR_SYSENTER
 
 /*
- * Failsafe: a segment register could not be reloaded when Xen came back to this vCPU. Below the
- * usual frame lie the selectors that were to be loaded; Xen has loaded null ones instead.
+ * Failsafe: a segment register could not be reloaded when Xen came back to this vCPU, which has a
+ * null selector there now. Below the usual frame lie those that were to be loaded:
  *
  *     +12 gs   +8 fs   +4 es   esp -> ds,   and above: eip, cs, ...
  */

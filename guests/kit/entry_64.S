@@ -80,16 +80,16 @@ trap_entries:
     callback_entry sysenter_entry, VECTOR_SYSENTER
 
 /*
- * Failsafe: a segment register could not be reloaded when Xen came back to this vCPU. Below the
- * usual frame lie the selectors that were to be loaded; Xen has loaded null ones instead.
+ * Failsafe: a segment register could not be reloaded when Xen came back to this vCPU, which has a
+ * null selector there now. The frame has those that were to be loaded, between r11 and rip:
  *
- *     +24 gs   +16 fs   +8 es   rsp -> ds,   and above: rcx, r11, rip, ...
+ *     +40 gs   +32 fs   +24 es   +16 ds   +8 r11   rsp -> rcx,   and above: rip, cs, ...
  */
     .globl failsafe_entry
 failsafe_entry:
-    add $32, %rsp
     pop %rcx
     pop %r11
+    add $32, %rsp
     push $0
     push $VECTOR_FAILSAFE
     jmp trap_common
