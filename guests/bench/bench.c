@@ -147,12 +147,18 @@ void guest_main(const struct start_info *si)
 {
     u64 count = option_number(si, "n", 1000000);
     bool all = !option(si, "loop") || option_is(si, "loop", "all");
+    unsigned measured = 0;
 
     user_init();
     if (option_number(si, "nx", 1))
         protect_buffer();
-    for (size_t i = 0; i < ARRAY_SIZE(loops); i++)
-        if (all || option_is(si, "loop", loops[i].name))
+    for (size_t i = 0; i < ARRAY_SIZE(loops); i++) {
+        if (all || option_is(si, "loop", loops[i].name)) {
             measure(&loops[i], count);
+            measured++;
+        }
+    }
+    if (!measured)
+        panic("there is no such loop as the command line \"%s\" asks for", si->cmd_line);
     report_and_exit();
 }
