@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import click
 
-from cli.exits import Exit, Refusal, save_report
+from cli.exits import Exit, Refusal, save_report, version
 
 
 class Lazy(NamedTuple):
@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: ring1 boot hello",
 )
-@click.version_option(package_name="ring1", message="ring1 %(version)s")
+@click.version_option(version("ring1"), message="ring1 %(version)s")
 def ring1() -> None:
     """A Xen-compatible paravirtualizing hypervisor in Python.
 

@@ -1,0 +1,121 @@
+"""`ring1 demo`: several guests of different widths on one machine, at the same time.
+
+The first thing a newcomer sees, so it shows what no other command does: domains that share one
+CPU in turn, 32-bit and 64-bit, each in the ring its width gives it. It ends by itself.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from cli.exits import Exit
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hypervisor.api import DomainHandle, Machine
+
+CAST: Final = (
+    ("hello", "x86_32"),
+    ("hello", "x86_32p"),
+    ("hello", "x86_64"),
+    ("ticker", "x86_32"),
+    ("ticker", "x86_64"),
+    ("traps", "x86_32p"),
+)
+DOMAIN_MIB: Final = 8
+TIME_LIMIT_NS: Final = 20 * 10**9  # virtual: a demo never runs for ever, whatever a guest does
+COLOURS: Final = ("cyan", "green", "yellow", "magenta", "blue", "bright_red")
+
+
+@dataclass(slots=True)
+class TaggedLines:
+    """Assembles one console's bytes into lines and prints each behind the domain's tag."""
+
+    console: Console
+    tag: str
+    colour: str
+    pending: bytearray = field(default_factory=bytearray)
+
+    def feed(self, data: bytes) -> None:
+        """Print the lines that `data` completes."""
+        self.pending += data
+        *lines, rest = self.pending.split(b"\n")
+        self.pending = bytearray(rest)
+        for line in lines:
+            self._print(line)
+
+    def finish(self) -> None:
+        """Print what is left without a line's end."""
+        if self.pending:
+            self._print(self.pending)
+            self.pending.clear()
+
+    def _print(self, line: bytes | bytearray) -> None:
+        from rich.text import Text
+
+        text = bytes(line).decode("utf-8", "replace").rstrip("\r")
+        shown = "".join(c for c in text if c.isprintable())
+        self.console.print(Text.assemble((self.tag, self.colour), " ", shown), soft_wrap=True)
+
+
+@click.command
+@click.option("--seed", type=click.IntRange(0), default=0, help="Scatters the machine's frames.")
+def command(seed: int) -> int:
+    """Boot several built-in guests of different widths together on one machine."""
+    from rich.console import Console
+
+    from cli.kernels import find_kernel, read_file
+    from cli.session import create_domain
+    from cli.watch import Watch
+    from hypervisor.api import Machine
+
+    console = Console(highlight=False)
+    console.print(f"{len(CAST)} domains take turns on one CPU. Their consoles, as they speak:\n")
+    with ExitStack() as stack:
+        machine = stack.enter_context(Machine(memory_mib=DOMAIN_MIB * len(CAST) + 32, seed=seed))
+        casts: list[tuple[DomainHandle, TaggedLines]] = []
+        for index, (name, width) in enumerate(CAST):
+            kernel = find_kernel(name, width)
+            domain = create_domain(machine, kernel, read_file(kernel.path, "kernel"), DOMAIN_MIB)
+            tag = f"d{domain.domid} {name:6} {width:7} |"
+            lines = TaggedLines(console, tag, COLOURS[index % len(COLOURS)])
+            domain.console.on_output(lines.feed)
+            casts.append((domain, lines))
+        with Watch(machine.interrupt, None) as watch:
+            machine.run(time_limit_ns=TIME_LIMIT_NS)
+        for _, lines in casts:
+            lines.finish()
+        console.print()
+        console.print(summary(machine, [domain for domain, _ in casts]))
+        if watch.signalled is not None:
+            return Exit.INTERRUPTED
+        return Exit.MET if all(passed(domain) for domain, _ in casts) else Exit.CRASHED
+
+
+def passed(domain: DomainHandle) -> bool:
+    from cli.verdict import how_it_ended
+
+    ended = how_it_ended(domain)
+    return ended is not None and ended[0] is Exit.MET
+
+
+def summary(machine: Machine, domains: list[DomainHandle]) -> Table:
+    """What became of each domain."""
+    from rich.table import Table
+
+    from cli.verdict import how_it_ended, seconds
+
+    table = Table("Domain", "Kernel", "Width", "Kernel ran in", "Ended", box=None, pad_edge=False)
+    for domain in domains:
+        _, what = how_it_ended(domain) or (Exit.UNMET, "did not end")
+        ring = "ring 3" if domain.width.is_64 else "ring 1"
+        style = "green" if passed(domain) else "red"
+        table.add_row(f"d{domain.domid}", domain.name, domain.width.value, ring, what, style=style)
+    table.caption = f"all of it in {seconds(machine)}"
+    return table
