@@ -316,7 +316,7 @@ class Machine:
         return end
 
     def step(self) -> Entry | None:
-        """One instruction of the vCPU that is due; the entry into the VMM that it led to, if any."""
+        """One instruction of the vCPU that is due; the entry into the VMM it led to, if any."""
         seen: list[Entry] = []
         self.on_entry.append(seen.append)
         self._connect_probes()
@@ -332,7 +332,7 @@ class Machine:
         return seen[-1] if seen else None
 
     def interrupt(self) -> None:
-        """Let `run` return soon, or at once if it is not running; for threads and signal handlers."""
+        """Let `run` return soon, or at once if not running; for threads and signal handlers."""
         self.vmm.interrupt()
 
     def _connect_probes(self) -> None:
@@ -346,7 +346,8 @@ class Machine:
         if self._audit:
             audit(self.vmm.host.frames, self.vmm.audit_subjects())
 
-    # --- looking -----------------------------------------------------------------------------------
+    # --- looking
+    # -----------------------------------------------------------------------------------
     @property
     def now_ns(self) -> int:
         """Virtual time."""

@@ -5,8 +5,8 @@ at each trap, `traps` and `hypercalls` do the work in that callback on the live 
 gets control only when the guest is to stop: its slice is over, it blocked, a timer is due, somebody
 asked. So a hypercall never comes through here; a switch, a wait and an end always do.
 
-Waiting happens here and nowhere else. When no vCPU can run, virtual time jumps to the next timer; in
-host-clock mode the loop sleeps until then.
+Waiting happens here and nowhere else. When no vCPU can run, virtual time jumps to the next timer;
+in host-clock mode the loop sleeps until then.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ class Vmm:
         return self._turn_ends_ns if due is None else min(self._turn_ends_ns, due)
 
     def _enter(self, vcpu: Vcpu) -> bool:
-        """Put `vcpu` on the CPU, with an event delivered if one is due; False if that crashed it."""
+        """Put `vcpu` on the CPU, an event delivered if one is due; False if that crashed it."""
         dom = self.host.domain_of(vcpu)
         if self.host.running is not vcpu:
             self._switch(dom, vcpu)
@@ -259,7 +259,7 @@ class Vmm:
         return None
 
     def interrupt(self) -> None:
-        """Let `run` come back soon; from any thread or signal handler, and not lost if too early."""
+        """Let `run` come back soon; from any thread or signal handler, kept if too early."""
         self.interrupted = True
         self.cpu.kick()
 

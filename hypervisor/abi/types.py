@@ -1,4 +1,4 @@
-"""Kinds of numbers that must not be confused, and the domain numbers with a meaning (public/xen.h)."""
+"""Kinds of numbers not to be confused, and the domain numbers with a meaning (public/xen.h)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The two oldest shared rings: console and xenstore, each one page with two byte streams.
 
-A ring is an array whose size is a power of two and two free-running 32-bit indices: the producer writes
-behind `prod`, the consumer reads behind `cons`, the difference is what is in it. The other side is a
-guest, so its index can hold anything: a difference larger than the array is taken as an empty or a
-full ring, never followed (public/io/console.h, public/io/xs_wire.h).
+A ring is an array whose size is a power of two and two free-running 32-bit indices: the producer
+writes behind `prod`, the consumer reads behind `cons`, the difference is what is in it. The other
+side is a guest, so its index can hold anything: a difference larger than the array is taken as an
+empty or a full ring, never followed (public/io/console.h, public/io/xs_wire.h).
 """
 
 from __future__ import annotations

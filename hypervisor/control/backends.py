@@ -1,4 +1,4 @@
-"""The VMM's own backends, standing in for Domain 0: each domain's console and its xenstore connection.
+"""The VMM's own backends, in Domain 0's place: each domain's console and xenstore connection.
 
 They are called in the guest's EVTCHNOP_send, so whatever a guest asks of them is done when its
 hypercall returns. Input waits here until the guest's ring has room for it.

@@ -1,7 +1,7 @@
-"""Creating and destroying domains: every frame, port and timer a domain has is given and taken here.
+"""Creating and destroying domains: every frame, port and timer is given and taken here.
 
-The order is Xen's toolstack's: frames, shared_info, ports for console and xenstore, image, page tables,
-then the boot vCPU. Whatever fails on the way, nothing is left behind.
+The order is Xen's toolstack's: frames, shared_info, ports for console and xenstore, image, page
+tables, then the boot vCPU. Whatever fails on the way, nothing is left behind.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _enter_page_tables(dom: Domain, start: StartOfDay) -> None:
 
 
 def _start_boot_vcpu(host: Host, dom: Domain, start: StartOfDay) -> None:
-    """vCPU 0's registers are as a PV kernel finds them at its entry (start of day, public/xen.h)."""
+    """vCPU 0's registers are as a PV kernel finds them at entry (start of day, public/xen.h)."""
     vcpu = dom.vcpus[0]
     state = host.cpu.state
     before = state.save()
@@ -188,7 +188,8 @@ def _start_segments_64(host: Host) -> None:
     load_kernel_64(host.current)
 
 
-# --- destruction --------------------------------------------------------------------------------------
+# --- destruction
+# --------------------------------------------------------------------------------------
 def destroy_domain(host: Host, dom: Domain) -> None:
     """End `dom` and give everything it had back to the machine."""
     if dom.state is DomainState.DESTROYED:

@@ -1,7 +1,7 @@
 """The machine as the hypervisor's parts share it: memory, domains, events, timers, who can run.
 
-Mechanism only. Every operation here is one that a domain asked for by hypercall, or that the control
-side asked for from outside; which of them may ask is decided by the caller.
+Mechanism only. Every operation here is one that a domain asked for by hypercall, or that the
+control side asked for from outside; which of them may ask is decided by the caller.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ class Host:
             self.running = None
         self.events.remove_domain(dom.domid)
 
-    # --- timers ------------------------------------------------------------------------------------
+    # --- timers
+    # ------------------------------------------------------------------------------------
     def set_timer(self, key: TimerKey, deadline_ns: int) -> None:
         """Set a timer; the running guest is stopped in time for it."""
         self.timers.set(key, deadline_ns)

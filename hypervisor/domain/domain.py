@@ -1,8 +1,8 @@
 """A domain and its virtual CPUs: plain data, so that it can be saved, compared and copied.
 
 Nothing here acts. Numbers name other things (frames, ports, domains); no object of the engine, no
-socket and no closure is reachable from a Domain, apart from the page-table rules that are built over
-the machine's frame table.
+socket and no closure is reachable from a Domain, apart from the page-table rules that are built
+over the machine's frame table.
 """
 
 from __future__ import annotations

@@ -235,9 +235,9 @@ class EventChannels:
     def virq_port(self, dom: Domain, virq: int, vcpu_id: int) -> int:
         """The port a virtual interrupt is bound to, 0 when it is not."""
         for port, channel in enumerate(self.tables[dom.domid].channels):
-            if channel.state is PortState.VIRQ and channel.virq == virq:
-                if virq in GLOBAL_VIRQS or channel.vcpu_id == vcpu_id:
-                    return port
+            is_bound = channel.state is PortState.VIRQ and channel.virq == virq
+            if is_bound and (virq in GLOBAL_VIRQS or channel.vcpu_id == vcpu_id):
+                return port
         return 0
 
     def raise_virq(self, dom: Domain, virq: int, vcpu_id: int) -> None:

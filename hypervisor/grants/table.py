@@ -1,7 +1,7 @@
 """A domain's grant table: frames of Xen's that the domain may map and write.
 
-Version 1 entries, eight bytes each, 512 a frame (struct grant_entry_v1 in public/grant_table.h). The
-guest writes an entry to grant, and names it by number. Mapping and copying are not here yet.
+Version 1 entries, eight bytes each, 512 a frame (struct grant_entry_v1 in public/grant_table.h).
+The guest writes an entry to grant, and names it by number. Mapping and copying are not here yet.
 """
 
 from __future__ import annotations

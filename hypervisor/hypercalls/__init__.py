@@ -19,21 +19,20 @@ from hypervisor.hypercalls import (
 )
 from hypervisor.hypercalls.table import CoverageRow, coverage
 
-__all__ = ["CoverageRow", "coverage"]
-
-#: Every family; named so that importing them is visibly on purpose.
-FAMILIES = (
-    absent,
-    callbacks,
-    console_io,
-    descriptors,
-    event_channel,
-    grant_table,
-    memory,
-    misc,
-    mmu,
-    multicall,
-    sched,
-    vcpu,
-    version,
-)
+__all__ = [
+    "CoverageRow",
+    "absent",
+    "callbacks",
+    "console_io",
+    "coverage",
+    "descriptors",
+    "event_channel",
+    "grant_table",
+    "memory",
+    "misc",
+    "mmu",
+    "multicall",
+    "sched",
+    "vcpu",
+    "version",
+]

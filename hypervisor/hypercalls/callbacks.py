@@ -1,8 +1,8 @@
 """Where Xen enters the guest: trap table, callbacks, kernel stack; and how the guest comes back.
 
 set_trap_table, set_callbacks, callback_op, stack_switch, iret, nmi_op, and the per-vCPU CPU state
-that has hypercalls of its own: segment bases, debug registers, CR0.TS (Xen's arch/x86/pv/callback.c,
-iret.c, misc-hypercalls.c).
+that has hypercalls of its own: segment bases, debug registers, CR0.TS (Xen's
+arch/x86/pv/callback.c, iret.c, misc-hypercalls.c).
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def set_trap_table(caller: Caller, vaddr: int) -> int:
         vaddr += shape.size
 
 
-# --- callbacks ---------------------------------------------------------------------------------------
+# --- callbacks
+# ---------------------------------------------------------------------------------------
 @hypercall(HypercallNr.SET_CALLBACKS, args=4)
 def set_callbacks(caller: Caller, a: int, b: int, c: int, d: int) -> int:
     """Event and failsafe callback: (cs, eip) twice, or for 64 bits (event, failsafe, syscall)."""
@@ -152,7 +153,8 @@ def nmi_op(caller: Caller, operation: int, vaddr: int) -> int:
     return call_subop(caller, NMI_OPS, operation, vaddr)
 
 
-# --- kernel stack and return ------------------------------------------------------------------------------
+# --- kernel stack and return
+# ------------------------------------------------------------------------------
 @hypercall(HypercallNr.STACK_SWITCH, args=2)
 def stack_switch(caller: Caller, ss: int, sp: int) -> int:
     """The stack that Xen enters the guest's kernel on."""
@@ -169,7 +171,8 @@ def iret(caller: Caller) -> None:
     caller.host.after_iret()
 
 
-# --- per-vCPU CPU state ---------------------------------------------------------------------------------------
+# --- per-vCPU CPU state
+# ---------------------------------------------------------------------------------------
 _SEGBASE_FS: Final = 0
 _SEGBASE_GS_USER: Final = 1
 _SEGBASE_GS_KERNEL: Final = 2

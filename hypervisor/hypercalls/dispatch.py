@@ -1,9 +1,9 @@
 """From a hypercall instruction to its handler and back: the hottest path of the VMM.
 
-32-bit guests execute `int $0x82` with the number in EAX and arguments in EBX ECX EDX ESI EDI, 64-bit
-ones `syscall` with RAX and RDI RSI RDX R10 R8; the result replaces the number. Each hypercall gets,
-once, a closure per width that reads just the registers it takes from the live state. 64-bit callers
-find RCX = RIP and R11 = RFLAGS afterwards, as the instruction leaves them.
+32-bit guests execute `int $0x82` with the number in EAX and arguments in EBX ECX EDX ESI EDI,
+64-bit ones `syscall` with RAX and RDI RSI RDX R10 R8; the result replaces the number. Each
+hypercall gets, once, a closure per width that reads just the registers it takes from the live
+state. 64-bit callers find RCX = RIP and R11 = RFLAGS afterwards, as the instruction leaves them.
 
 `dispatch` is the one place where XenError becomes a number.
 """
@@ -88,7 +88,7 @@ class Dispatcher:
 
     # --- ways in -------------------------------------------------------------------------------
     def int82(self) -> None:
-        """`int $0x82`: a hypercall from ring 1 of a 32-bit guest, an ordinary #GP from elsewhere."""
+        """`int $0x82`: a hypercall from ring 1 of a 32-bit guest, a plain #GP from elsewhere."""
         d = self._d
         vcpu = self._current.vcpu
         if d[HFLAGS] & 3 != 1 or vcpu.width.is_64:
@@ -147,7 +147,8 @@ class Dispatcher:
         except DomainCrash as crash:
             self._entry.crash(str(crash))
 
-    # --- by number, for multicalls -----------------------------------------------------------------
+    # --- by number, for multicalls
+    # -----------------------------------------------------------------
     def call(self, nr: int, args: tuple[int, ...]) -> int | None:
         """Hypercall `nr` with arguments from memory; refusals as negative numbers."""
         row: Hypercall | None = HYPERCALLS.get(nr)
@@ -159,7 +160,8 @@ class Dispatcher:
             self.why = refusal.why
             return -refusal.errno
 
-    # --- with a probe on it --------------------------------------------------------------------------
+    # --- with a probe on it
+    # --------------------------------------------------------------------------
     def _traced(self, nr: int, registers: tuple[int, ...]) -> None:
         """The same, telling the probe."""
         current = self._current

@@ -1,7 +1,7 @@
 """mmu_update, update_va_mapping and mmuext_op: how a guest changes its page tables.
 
-Each takes batches or single changes that `mm` validates. A batch stops at the first refusal and says
-how many were done before it (do_mmu_update, do_mmuext_op in Xen's arch/x86/mm.c).
+Each takes batches or single changes that `mm` validates. A batch stops at the first refusal and
+says how many were done before it (do_mmu_update, do_mmuext_op in Xen's arch/x86/mm.c).
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ UVMF_TLB_FLUSH: Final = 1
 UVMF_INVLPG: Final = 2
 
 
-# --- mmu_update -------------------------------------------------------------------------------------
+# --- mmu_update
+# -------------------------------------------------------------------------------------
 @hypercall(HypercallNr.MMU_UPDATE, args=4)
 def mmu_update(caller: Caller, vaddr: int, count: int, done_vaddr: int, domid: int) -> int:
-    """Apply `count` updates at `vaddr`; how many were done goes to `done_vaddr` if it is not null."""
+    """Apply `count` updates at `vaddr`; how many were done goes to `done_vaddr` unless null."""
     target = _foreign(caller, domid)
     count &= ~MMU_UPDATE_PREEMPTED & 0xFFFF_FFFF
     done = 0
@@ -98,7 +99,8 @@ def _write_word(caller: Caller, target: Domain, maddr: int, val: int, *, preserv
         frames.put_page(mfn)
 
 
-# --- update_va_mapping ------------------------------------------------------------------------------
+# --- update_va_mapping
+# ------------------------------------------------------------------------------
 @hypercall(HypercallNr.UPDATE_VA_MAPPING, args=4)
 def update_va_mapping(caller: Caller, vaddr: int, a: int, b: int, c: int) -> int:
     """Set the leaf entry of `vaddr`. 32-bit callers pass the entry in two halves."""
@@ -137,7 +139,8 @@ def _update_va_mapping(caller: Caller, owner: Domain, vaddr: int, entry: int, fl
     return 0
 
 
-# --- mmuext_op ----------------------------------------------------------------------------------------
+# --- mmuext_op
+# ----------------------------------------------------------------------------------------
 @hypercall(HypercallNr.MMUEXT_OP, args=4)
 def mmuext_op(caller: Caller, vaddr: int, count: int, done_vaddr: int, domid: int) -> int:
     """Do `count` operations at `vaddr`; how many were done goes to `done_vaddr`."""

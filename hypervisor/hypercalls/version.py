@@ -40,8 +40,7 @@ def platform_parameters(caller: Caller, arg: PlatformParameters) -> None:
 def get_features(caller: Caller, arg: FeatureInfo) -> None:
     """The features that a PV guest may rely on."""
     if arg.submap_idx != 0:
-        if arg.submap_idx > 0:
-            raise XenError(Errno.EINVAL, f"feature submap {arg.submap_idx} does not exist")
+        raise XenError(Errno.EINVAL, f"feature submap {arg.submap_idx} does not exist")
     features = (
         1 << Feature.MMU_PT_UPDATE_PRESERVE_AD
         | 1 << Feature.HIGHMEM_ASSIST

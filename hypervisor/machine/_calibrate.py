@@ -1,10 +1,10 @@
 """Finding the engine's internals, and proving that they are where they should be.
 
 What is used of them: the live CPU state, a byte that moves the engine's stop checks to block starts
-(`no_exit_request`), a word that asks for a block of one instruction (`cflags_next_tb`), and exported
-functions that flush by page and by TLB. All belong to one build, recognised by version and size of
-the library; then each is verified by its effect. Where anything disagrees, the CPU works on copies of
-the state through the public interface alone: slower, with the same results.
+(`no_exit_request`), a word that asks for a block of one instruction (`cflags_next_tb`), and
+exported functions that flush by page and by TLB. All belong to one build, recognised by version and
+size of the library; then each is verified by its effect. Where anything disagrees, the CPU works on
+copies of the state through the public interface alone: slower, with the same results.
 """
 
 from __future__ import annotations

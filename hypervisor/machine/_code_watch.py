@@ -3,14 +3,15 @@
 The engine tells of each new block before it runs. Three things hang on that:
 
 - The frames it lies in are marked, so that a write by the VMM to any other frame costs one look-up.
-- `in` and `out` do not fault in the engine, whatever CPL and IOPL say, and cannot be stopped at from
+- `in` and `out` do not fault in the engine, whatever CPL and IOPL say, and cannot be stopped at
+from
   their own hook. Where a block contains one, a CODE hook is put on that address and the block is
   translated again; the hook runs before the instruction and stops there, exactly.
 - Breakpoints work the same way.
 
-A CODE hook belongs to a virtual address, which means other code in other address spaces: it looks at
-the bytes before it decides. Blocks with such hooks are translated with the engine's own stop checks
-at every instruction (`no_exit_request` 0).
+A CODE hook belongs to a virtual address, which means other code in other address spaces: it looks
+at the bytes before it decides. Blocks with such hooks are translated with the engine's own stop
+checks at every instruction (`no_exit_request` 0).
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ class CodeWatch:
         if self._cpu.internals is not None:
             self._cpu.internals.no_exit_request.value = 0 if on else 1
 
-    # --- ports --------------------------------------------------------------------------------------
+    # --- ports
+    # --------------------------------------------------------------------------------------
     def _hook_ports(self, start: int, code: bytes) -> set[int]:
         """Put hooks on the port instructions in a block; where they are."""
         found = {start + offset for offset in self._port_offsets(code)}
@@ -140,7 +142,8 @@ class CodeWatch:
         except BaseException as error:
             self._cpu._failed(error)
 
-    # --- breakpoints -----------------------------------------------------------------------------------
+    # --- breakpoints
+    # -----------------------------------------------------------------------------------
     def add_breakpoint(self, vaddr: int) -> None:
         """Stop before the instruction at `vaddr`."""
         if vaddr in self._breakpoints:
@@ -175,9 +178,9 @@ def _port_opcode(code: bytes) -> bool:
     at = 0
     while at < len(code) and code[at] in _PREFIXES:
         at += 1
-    if at < len(code) and code[at] & 0xF0 == 0x40 and at + 1 < len(code):
-        if code[at + 1] in _PORT_OPCODES and code[at + 1] < 0x70:
-            at += 1  # REX before ins, outs
+    has_rex = at + 1 < len(code) and code[at] & 0xF0 == 0x40
+    if has_rex and code[at + 1] in _PORT_OPCODES and code[at + 1] < 0x70:
+        at += 1  # REX before ins, outs
     return at < len(code) and code[at] in _PORT_OPCODES
 
 

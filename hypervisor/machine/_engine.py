@@ -17,8 +17,9 @@ from unicorn import unicorn_const as const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib as _uclib
 
+_BINDING: Final[Any] = unicorn  # it says that it is typed, and is not
 LIB: Final[Any] = _uclib
-VERSION: Final[str] = unicorn.__version__
+VERSION: Final[str] = _BINDING.__version__
 
 HOOK_INTR: Final[int] = const.UC_HOOK_INTR
 HOOK_INSN: Final[int] = const.UC_HOOK_INSN
@@ -79,7 +80,7 @@ class Engine:
     """One emulated CPU: the handle, and calls on it. Keeps what C code points to alive."""
 
     def __init__(self) -> None:
-        self._uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+        self._uc: Any = _BINDING.Uc(const.UC_ARCH_X86, const.UC_MODE_64)
         self.handle: int = self._uc._uch.value
         self._handle = ctypes.c_void_p(self.handle)
         self._kept: list[Any] = []
@@ -215,7 +216,7 @@ def check(error: int) -> None:
 
 def error_text(error: int) -> str:
     """The library's words for an error number."""
-    return str(unicorn.UcError(error))
+    return str(_BINDING.UcError(error))
 
 
 @cache

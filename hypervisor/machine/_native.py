@@ -9,8 +9,8 @@ before the engine's own check for a stop: so a stop asked for here happens at th
 exactly. Written straight into executable memory, because users have no compiler; where the host is
 another kind, or gives no such memory, `PythonCounter` does the same more slowly.
 
-The counter block is six words of shared memory, so that any thread may ask for a stop by writing one
-word (`limit` = 0): no asynchronous call into the engine, no store done twice.
+The counter block is six words of shared memory, so that any thread may ask for a stop by writing
+one word (`limit` = 0): no asynchronous call into the engine, no store done twice.
 """
 
 from __future__ import annotations

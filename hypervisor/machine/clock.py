@@ -1,8 +1,9 @@
 """Time: by retired guest work, or by the host's clock.
 
 Virtual time counts the bytes of instructions completed, times a constant. It depends on the guest's
-instruction stream alone: not on how code was cut into blocks, on what was cached, or on who watched.
-The engine charges a block before it runs it (`_native`); `settle` takes back what was not reached.
+instruction stream alone: not on how code was cut into blocks, on what was cached, or on who
+watched. The engine charges a block before it runs it (`_native`); `settle` takes back what was not
+reached.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class VirtualClock:
 
 
 class HostClock(VirtualClock):
-    """Time by the host's monotonic clock: for people at a terminal, and for nothing that is repeated."""
+    """Time by the host's monotonic clock: for people at a terminal, not for what is repeated."""
 
     def __init__(self, words: memoryview, state: CpuState, ps_per_byte: int) -> None:
         super().__init__(words, state, ps_per_byte)

@@ -1,11 +1,12 @@
 """An x86 system CPU over Unicorn whose exceptions, stops and time are exact.
 
-The owner gives memory and an `Exits` object. `run` executes guest code until a virtual time; at every
-trap the owner is called back, in the engine's callback, on the live state, and may change anything
-there. It leaves `run` only by asking (`request_stop`), by its deadline, or by a kick from outside.
+The owner gives memory and an `Exits` object. `run` executes guest code until a virtual time; at
+every trap the owner is called back, in the engine's callback, on the live state, and may change
+anything there. It leaves `run` only by asking (`request_stop`), by its deadline, or by a kick from
+outside.
 
-How each thing is made exact, and what the engine does by itself, is in docs/machine.md; the facts are
-pinned by tests/machine.
+How each thing is made exact, and what the engine does by itself, is in docs/machine.md; the facts
+are pinned by tests/machine.
 """
 
 from __future__ import annotations
@@ -276,7 +277,8 @@ class Cpu:
         """Free the engine."""
         self._engine.close()
 
-    # --- callbacks ----------------------------------------------------------------------------------
+    # --- callbacks
+    # ----------------------------------------------------------------------------------
     def _failed(self, error: BaseException) -> None:
         """An exception in a callback: remember it, leave the engine, raise it there."""
         if self._error is None:
@@ -464,7 +466,8 @@ class Cpu:
         except BaseException as error:
             self._failed(error)
 
-    # --- running --------------------------------------------------------------------------------------
+    # --- running
+    # --------------------------------------------------------------------------------------
     def run(self, until_ps: int | None) -> Stop:
         """Execute until the first instruction boundary at `until_ps` or later, or until stopped."""
         if isinstance(self.clock, HostClock):
@@ -487,7 +490,7 @@ class Cpu:
                 return stop
 
     def _run_blocks(self, end: int) -> Stop | None:
-        """Execute whole blocks as long as each ends before `end`; None when the next one would not."""
+        """Execute whole blocks while each ends before `end`; None when the next one would not."""
         words = self._words
         words[SKIP] = 0
         words[LIMIT] = end
@@ -600,7 +603,8 @@ class Cpu:
     def _expire(self) -> None:
         self._words[LIMIT] = 0
 
-    # --- asking for things ---------------------------------------------------------------------------
+    # --- asking for things
+    # ---------------------------------------------------------------------------
     def request_stop(self) -> None:
         """From inside an exit: `run` returns REQUESTED as soon as the handler has returned."""
         self._requested = True

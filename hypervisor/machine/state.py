@@ -1,13 +1,14 @@
 """The CPU's state, viewed in place.
 
-The engine's CPU is QEMU's CPUX86State, a C structure of some 5,500 bytes. `CpuState` is a set of views
-over one such structure: the live one, where a change takes effect at once, or a copy that the Cpu moves
-in and out. Its layout belongs to one build of the engine and is verified at start-up (`_calibrate`).
+The engine's CPU is QEMU's CPUX86State, a C structure of some 5,500 bytes. `CpuState` is a set of
+views over one such structure: the live one, where a change takes effect at once, or a copy that the
+Cpu moves in and out. Its layout belongs to one build of the engine and is verified at start-up
+(`_calibrate`).
 
 Two things are not what they seem. The arithmetic flags are lazy while guest code runs: EFLAGS is
-worked out from the last operation (`cc_op`, `cc_src`, `cc_dst`), so `rflags` asks the engine when it
-must and writes all parts. And the privilege level, code size and a few control bits are repeated in
-`hflags`, where the translator looks: the setters here keep both.
+worked out from the last operation (`cc_op`, `cc_src`, `cc_dst`), so `rflags` asks the engine when
+it must and writes all parts. And the privilege level, code size and a few control bits are repeated
+in `hflags`, where the translator looks: the setters here keep both.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ class Segment(NamedTuple):
 class CpuState:
     """Views over a CPUX86State at a host address.
 
-    `q` and `d` are the structure as 8- and 4-byte words, for hot paths; register n is `q[n]`, its low
-    half `d[2 * n]`.
+    `q` and `d` are the structure as 8- and 4-byte words, for hot paths; register n is `q[n]`, its
+    low half `d[2 * n]`.
     """
 
     def __init__(self, address: int, compute_flags: Callable[[], int]) -> None:
@@ -277,7 +278,8 @@ class CpuState:
         """The EFER MSR."""
         return self.q[EFER]
 
-    # --- whole states ------------------------------------------------------------------------------
+    # --- whole states
+    # ------------------------------------------------------------------------------
     def save(self) -> bytes:
         """Everything, as bytes that `load` takes. Only between runs, where no flag is lazy."""
         assert not self.is_inside, "a state is saved between runs"
@@ -328,7 +330,7 @@ _MODES: Final[dict[Mode, tuple[int, int, int, int]]] = {
 
 
 def initial_state(reset: bytes, mode: Mode) -> bytes:
-    """`reset`, the state of a CPU after reset, put into a paging mode and ring 1, interrupts enabled.
+    """`reset`, a CPU's state after reset, put into a paging mode and ring 1, interrupts enabled.
 
     Whoever uses it sets CR3, the segments, the tables and RIP.
     """

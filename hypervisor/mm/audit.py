@@ -1,8 +1,8 @@
 """The audit: every count of the frame table, recomputed from what the page tables say.
 
-Independent of how the counts came about: it starts from the roots that are held (pins, base pointers,
-descriptor tables), walks what is validated, and compares. A difference is a bug of ours, so it is an
-AssertionError in spirit and never an answer to a guest.
+Independent of how the counts came about: it starts from the roots that are held (pins, base
+pointers, descriptor tables), walks what is validated, and compares. A difference is a bug of ours,
+so it is an AssertionError in spirit and never an answer to a guest.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def _count_subject(
                 types[target] += is_typed
                 if target >= frames.nr_frames or frames.owner[target] != domid:
                     problems.append(
-                        f"{kind.name} table mfn {mfn:#x} of d{domid} names {frames.describe(target)}"
+                        f"{kind.name} table mfn {mfn:#x} of d{domid} names "
+                        f"{frames.describe(target)}"
                     )
 
 

@@ -1,10 +1,10 @@
 """Descriptor tables: pages of segment descriptors that no guest can write once they are in use.
 
 A frame of a GDT or LDT has type SEGDESC: every descriptor in it was checked, and fixed up, when it
-became one, and changes only through update_descriptor. What is checked is that nothing reaches ring 0
-(check_descriptor in Xen's arch/x86/pv/descriptor-tables.c): DPL 0 becomes the guest kernel's ring, a
-system descriptor other than a call gate is refused, and a call gate's target must not be privileged.
-The accessed bit is set here, so that the CPU need not write into the read-only window.
+became one, and changes only through update_descriptor. What is checked is that nothing reaches ring
+0 (check_descriptor in Xen's arch/x86/pv/descriptor-tables.c): DPL 0 becomes the guest kernel's
+ring, a system descriptor other than a call gate is refused, and a call gate's target must not be
+privileged. The accessed bit is set here, so that the CPU need not write into the read-only window.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _checked_segment(width: Width, desc: int) -> int:
 
 
 def _checked_gate(width: Width, desc: int, dpl: int) -> int:
-    """A call gate, its DPL 0 so that using it traps and Xen can do it; the real DPL is in the RPL."""
+    """A call gate, its DPL 0 so that use traps and Xen can do it; the real DPL is in the RPL."""
     selector = desc >> 16 & 0xFFFF
     kernel_cs = _KERNEL_CS_64 if width.is_64 else _KERNEL_CS_32
     if selector >> 3 >= MAX_GDT_ENTRIES and not selector & SEL_TI_LDT and selector != kernel_cs:

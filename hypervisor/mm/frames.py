@@ -1,18 +1,18 @@
 """The frame table: one row per machine frame, and the two counts that keep domains apart.
 
 Each frame has an owner, a *reference count* (how many things name it: its allocation, each mapping,
-each use as a table) and a *type* with a *type count* (how many of these uses need it to stay what it
-is). The invariant that everything else rests on:
+each use as a table) and a *type* with a *type count* (how many of these uses need it to stay what
+it is). The invariant that everything else rests on:
 
     a frame has one type at a time, and the type changes only while its type count is 0
 
-so a frame mapped writable (type WRITABLE) is not a page table, and a page table is mapped writable by
-nobody (struct page_info and PGT_* in Xen's arch/x86/include/asm/mm.h). Rows are columns of arrays:
-16 bytes a frame, so a 4 GiB machine costs 16 MiB.
+so a frame mapped writable (type WRITABLE) is not a page table, and a page table is mapped writable
+by nobody (struct page_info and PGT_* in Xen's arch/x86/include/asm/mm.h). Rows are columns of
+arrays: 16 bytes a frame, so a 4 GiB machine costs 16 MiB.
 
-Removing the last writable mapping does not remove it from a TLB. As in Xen, each frame remembers the
-flush epoch in which it last lost its writable type or a mapping; changing its use within the same
-epoch asks for a flush first (tlbflush_timestamp there).
+Removing the last writable mapping does not remove it from a TLB. As in Xen, each frame remembers
+the flush epoch in which it last lost its writable type or a mapping; changing its use within the
+same epoch asks for a flush first (tlbflush_timestamp there).
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class FrameTable:
         """Give `count` zeroed frames to `owner`, in no useful order; each holds one reference.
 
         The order is scattered on purpose: a guest or a backend that confuses pseudo-physical with
-        machine numbers fails at once. Raises XenError(ENOMEM), and takes nothing, if there are fewer.
+        machine numbers fails at once. Raises XenError(ENOMEM), and takes nothing, if there are
+        fewer.
         """
         free = self._free
         if count > len(free):
@@ -130,7 +131,7 @@ class FrameTable:
         return self.allocate(OWNER_XEN, count)
 
     def release_allocation(self, mfn: int) -> None:
-        """Give back the reference that allocation gave; the frame goes when nothing else names it."""
+        """Give back allocation's reference; the frame goes when nothing else names it."""
         if not self.flags[mfn] & ALLOCATED:
             raise XenError(Errno.EINVAL, f"mfn {mfn:#x} is no longer in its owner's reservation")
         self.flags[mfn] &= ~ALLOCATED
@@ -138,7 +139,7 @@ class FrameTable:
 
     # --- general references ------------------------------------------------------
     def get_page(self, mfn: int, owner: int) -> None:
-        """Hold one more reference on a frame of `owner`. Raises XenError(EINVAL) if it is not its."""
+        """One more reference on a frame of `owner`. Raises XenError(EINVAL) if it is not its."""
         if mfn >= self.nr_frames or self.owner[mfn] != owner:
             raise XenError(Errno.EINVAL, f"mfn {mfn:#x} {self.whose(mfn)}, not d{owner}'s")
         if self.ref_count[mfn] >= _MAX_COUNT:

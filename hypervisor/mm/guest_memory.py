@@ -21,7 +21,7 @@ from hypervisor.x86.paging import PAGE_MASK, PTE_A, PTE_D, PTE_RW
 
 
 class GuestFault(Exception):
-    """A guest address could not be accessed: where, and whether by a missing entry or its rights."""
+    """A guest address could not be accessed: where, and if for a missing entry or its rights."""
 
     def __init__(self, vaddr: int, *, write: bool, present: bool) -> None:
         super().__init__(vaddr)
@@ -91,7 +91,7 @@ class GuestMemory:
             raise XenError(Errno.EFAULT, str(fault)) from None
 
     def read_raw(self, vaddr: int, size: int) -> bytes:
-        """As `read`, but raises GuestFault: for emulation, where a fault is the guest's to handle."""
+        """As `read`, but raises GuestFault: for emulation, whose faults the guest handles."""
         self._check(vaddr, size, write=False)
         view = self._memory.view
         if (vaddr & PAGE_MASK) + size <= PAGE_MASK + 1:

@@ -1,10 +1,11 @@
 """Xen's part of every address space: the machine-to-physical table and the descriptor windows.
 
-A guest's tables contain, in slots that it cannot change, a region that belongs to Xen: the top 64 MB
-for x86_32 (from 0xfc000000), the region from 0xf5800000 for x86_32p, L4 slots 256..271 for x86_64.
-It is the same in every table of a domain, so entering and leaving the VMM changes no mapping and
-flushes nothing. Segment limits do not protect it here (the engine does not enforce them): all of it
-is supervisor, read-only, never executable where the mode has NX, and holds nothing secret.
+A guest's tables contain, in slots that it cannot change, a region that belongs to Xen: the top 64
+MB for x86_32 (from 0xfc000000), the region from 0xf5800000 for x86_32p, L4 slots 256..271 for
+x86_64. It is the same in every table of a domain, so entering and leaving the VMM changes no
+mapping and flushes nothing. Segment limits do not protect it here (the engine does not enforce
+them): all of it is supervisor, read-only, never executable where the mode has NX, and holds nothing
+secret.
 
 Two things live there. The M2P, an array of pseudo-physical numbers by machine frame, which guests
 read. And per domain the descriptor windows: for each vCPU 16 pages through which the CPU reads the
@@ -179,7 +180,7 @@ class _TableBuilder:
         self._words = frames.memory.u32 if mode.entry_bytes == 4 else frames.memory.u64
 
     def leaf_entry(self, vaddr: int, slots: dict[int, int]) -> int:
-        """The machine address of the level-1 entry for `vaddr`, tables below `slots` made as needed."""
+        """The machine address of `vaddr`'s level-1 entry; tables below `slots` made as needed."""
         mode = self.mode
         slot = mode.index(vaddr, self.top)
         if slot not in slots:

@@ -1,7 +1,7 @@
 """Direct paging: the guest's own tables are what the MMU walks, so every entry is checked first.
 
-A table is *validated* when its first type reference is taken: each present entry takes a reference on
-the frame it names (and a type reference: WRITABLE for a writable leaf, the next lower table type
+A table is *validated* when its first type reference is taken: each present entry takes a reference
+on the frame it names (and a type reference: WRITABLE for a writable leaf, the next lower table type
 above). While a table is validated no entry of it changes but through `update_entry`, because no
 writable mapping of it can exist. When the last type reference goes, all entries give theirs back.
 
@@ -55,7 +55,7 @@ _UNCACHED: Final = PTE_PWT | PTE_PCD | PTE_PAT
 _HIGH: Final = 0xFFF << 52
 _NO_HIGH: Final = _HIGH & ~PTE_NX
 
-#: Bits that an entry of each level must not have set, by width (L1_DISALLOW_MASK .. L4_DISALLOW_MASK).
+#: Bits that an entry of each level must not have set, by width (L1..L4_DISALLOW_MASK).
 #: A leaf may be global; an uncached one needs a domain with hardware, which no domain here has.
 DISALLOWED: Final[dict[Width, tuple[int, ...]]] = {
     Width.X86_32: (0, _UNCACHED, _UNCACHED | PTE_G),

@@ -166,7 +166,7 @@ def load_kernel_64(current: Current) -> None:
 
 
 def toggle_guest_mode(current: Current) -> None:
-    """Change between a 64-bit guest's kernel and user mode: page tables and GS base (Xen's name)."""
+    """Change between a 64-bit guest's kernel and user mode: page tables and GS base."""
     state = current.state
     vcpu = current.vcpu
     vcpu.kernel_mode = not vcpu.kernel_mode

@@ -1,4 +1,4 @@
-"""The guest that is on the CPU now, as all code that handles its exits sees it (Xen's `current`)."""
+"""The guest that is on the CPU, as all code that handles its exits sees it (Xen's `current`)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Current:
     # --- privilege, as the guest understands it ---------------------------------------
     @property
     def in_kernel(self) -> bool:
-        """Whether the guest's kernel is running: ring 1, or for 64 bits the kernel's page tables."""
+        """Whether the guest's kernel runs: ring 1, or for 64 bits the kernel's page tables."""
         if self.vcpu.width.is_64:
             return self.vcpu.kernel_mode
         return self.state.cpl < 2

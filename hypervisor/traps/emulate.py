@@ -1,8 +1,8 @@
 """Privileged instructions of a guest's kernel, done on its behalf.
 
 A PV kernel runs below ring 0, so these fault with #GP(0); Xen decodes them and does what the guest
-may have done (priv_op_* in Xen's arch/x86/pv/emul-priv-op.c). What is refused goes back to the guest
-as the #GP it was. `hlt` and `invlpg` are refused as in Xen: guests have hypercalls for them.
+may have done (priv_op_* in Xen's arch/x86/pv/emul-priv-op.c). What is refused goes back to the
+guest as the #GP it was. `hlt` and `invlpg` are refused as in Xen: guests have hypercalls for them.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Every way out of a guest arrives here: which of them is whose business.
 
 The order of the questions is Xen's (arch/x86/traps.c): can the VMM repair it (a descriptor page not
-mapped yet), can it do what the instruction wanted (emulate), and else the guest is told, through its
-trap table. After each, an event that is due is delivered.
+mapped yet), can it do what the instruction wanted (emulate), and else the guest is told, through
+its trap table. After each, an event that is due is delivered.
 
-A 64-bit guest's kernel runs at CPL 1 of the engine with ring 3's selectors (see bounce). Instructions
-that check the selector against CPL fail there: those are tried once more at CPL 3. While the kernel
-is at CPL 3 it fills the user TLB with its own translations, so that TLB is flushed before user mode
-runs again.
+A 64-bit guest's kernel runs at CPL 1 of the engine with ring 3's selectors (see bounce).
+Instructions that check the selector against CPL fail there: those are tried once more at CPL 3.
+While the kernel is at CPL 3 it fills the user TLB with its own translations, so that TLB is flushed
+before user mode runs again.
 """
 
 from __future__ import annotations
@@ -213,7 +213,8 @@ class TrapEntry:
         current.vcpu.stats.exceptions += 1
         bounce.to_gate(current, gate, error_code)
 
-    # --- software interrupts and system calls ---------------------------------------------------------
+    # --- software interrupts and system calls
+    # ---------------------------------------------------------
     def _soft_interrupt(self, vector: int, _: int) -> None:
         self.settle_cpl()
         current = self._current
@@ -266,7 +267,8 @@ class TrapEntry:
             return
         bounce.to_gate(current, callback, None)
 
-    # --- tracing ------------------------------------------------------------------------------------
+    # --- tracing
+    # ------------------------------------------------------------------------------------
     def _begin(self, kind: str, number: int, args: tuple[int, ...]) -> Entry:
         current = self._current
         self._why = ""

@@ -51,7 +51,7 @@ _LOADED_64: Final = {selector: unpack(desc) for selector, desc in XEN_GDT_64.ite
 
 
 class SegmentFault(Exception):
-    """A selector could not be loaded: the exception that the CPU would raise, and its error code."""
+    """A selector could not be loaded: the exception that the CPU raises, and its error code."""
 
     def __init__(self, vector: Vector, error_code: int) -> None:
         super().__init__(vector, error_code)

@@ -103,7 +103,8 @@ class Store:
         node = self.nodes.get(path)
         return None if node is None else node.value
 
-    # --- requests ----------------------------------------------------------------------------------
+    # --- requests
+    # ----------------------------------------------------------------------------------
     def receive(self, connection: Connection, data: bytes) -> None:
         """Take bytes from a domain; answers and events go to the outputs of connections."""
         if connection.is_broken:
@@ -212,7 +213,8 @@ class Store:
         self._done(request, tree)
         return _OK
 
-    # --- transactions ------------------------------------------------------------------------------------
+    # --- transactions
+    # ------------------------------------------------------------------------------------
     def _transaction_start(self, connection: Connection, request: Message) -> bytes:
         if request.tx_id:
             raise XsError("EBUSY", "a transaction inside a transaction")
@@ -236,7 +238,7 @@ class Store:
         return _OK
 
     def _commit(self, transaction: Transaction) -> None:
-        """All changes at once. Raises XsError(EAGAIN) if what it looked at has changed meanwhile."""
+        """All changes at once. Raises XsError(EAGAIN) if what it looked at has changed since."""
         tree, base = transaction.tree, transaction.base
         for path in tree.touched:
             if self.nodes.get(path) is not base.get(path):
@@ -251,7 +253,8 @@ class Store:
                 self.nodes[path] = after
         self._fire(tree)
 
-    # --- watches -----------------------------------------------------------------------------------------
+    # --- watches
+    # -----------------------------------------------------------------------------------------
     def _watch(self, connection: Connection, request: Message) -> bytes:
         name, token = _fields(request, 2)[:2]
         if name.startswith("@"):
@@ -314,7 +317,8 @@ class Store:
         payload = path.encode() + b"\0" + watch.token.encode("latin-1") + b"\0"
         connection.output += Message(XsType.WATCH_EVENT, 0, 0, payload).encode()
 
-    # --- domains ----------------------------------------------------------------------------------------
+    # --- domains
+    # ----------------------------------------------------------------------------------------
     def _get_domain_path(self, connection: Connection, request: Message) -> bytes:
         return b"/local/domain/%d\0" % _number(_one(request))
 
@@ -361,7 +365,7 @@ def _covers(watched: str, path: str) -> bool:
 
 
 def _heard_above(watched: str, path: str, changed: dict[str, bool]) -> bool:
-    """Whether the watch hears of a removal higher up already: of a removed tree, one event tells."""
+    """Whether the watch hears of a removal higher up already: one event for a removed tree."""
     parent = parent_of(path)
     return changed.get(parent, False) and _covers(watched, parent)
 

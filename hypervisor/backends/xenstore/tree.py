@@ -1,7 +1,7 @@
 """The nodes: names, values, permissions.
 
-A node is immutable; a change puts another one in its place. So a transaction's snapshot is a copy of
-the dictionary, and whether a node has changed is whether it is the same object.
+A node is immutable; a change puts another one in its place. So a transaction's snapshot is a copy
+of the dictionary, and whether a node has changed is whether it is the same object.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def parse_permissions(fields: list[str]) -> tuple[Permission, ...]:
 
 @dataclass(slots=True)
 class Tree:
-    """A view of the nodes: the store's own, or a transaction's. Remembers what was looked at and what
+    """A view of the nodes: the store's, or a transaction's. Remembers what was looked at and what
     was changed."""
 
     nodes: Nodes
