@@ -185,9 +185,15 @@ class Cpu:
         self._kicked = False
         self._stepping = False
         self._port_fault = False
-        self._retry_rip = -1  # a fetch fault here was already retried by one instruction
-        self._single_steps = 0  # COPIES: instructions to do singly before going on
-        self._by_trap_flag = False
+        self._retried = (
+            -1,
+            -1,
+        )  # (linear RIP, counter) of a fetch fault retried by one instruction
+        self._single_due = False  # COPIES: one instruction is to be done alone before going on
+        self._by_trap_flag = False  # it is being done
+        self._done_alone = False
+        self._is_pushf = False
+        self._dr6_before = 0
         self.soft: list[Callable[[], None]] = [
             lambda vector=vector: self.exits.soft_interrupt(vector)  # type: ignore[misc]
             for vector in range(256)
@@ -322,13 +328,26 @@ class Cpu:
             self._failed(error)
 
     def _end_trap_flag(self, vector: int) -> bool:
-        """The instruction done alone is over, by its #DB or by a fault; whether by its #DB."""
+        """The instruction done alone is over, by its #DB or by a fault; whether by its #DB.
+
+        Code runs on behind it, so of the instructions that could see the flag it can only be pushf:
+        the flag is taken out of what that pushed.
+        """
+        state = self.state
         self._by_trap_flag = False
-        self.state.rflags &= ~_TF
-        if vector == _DB:
-            self.clock.settle()
-            self._stop()
-        return vector == _DB
+        self._words[SKIP] = 0
+        state.rflags &= ~_TF
+        if vector != _DB:
+            return False
+        self.clock.settle()
+        state.q[DR6] = self._dr6_before
+        if self._is_pushf:
+            top = physical(self.memory, state, state.linear_rsp)
+            if top is not None:
+                self.memory.view[top + 1] &= ~1
+        self._done_alone = True
+        self._stop()
+        return True
 
     def _fault(self, vector: int) -> None:
         d = self.state.d
@@ -340,7 +359,6 @@ class Cpu:
                 return
         else:
             self.clock.settle()
-        self._retry_rip = -1
         self.exits.exception(vector, error_code)
 
     def _is_fetch_fault(self, error_code: int) -> bool:
@@ -358,17 +376,19 @@ class Cpu:
 
     def _retry_singly(self) -> bool:
         """A block that runs on into a page that cannot be fetched faults before its first
-        instruction. Do one instruction alone; the one that really crosses faults again, alone."""
+        instruction. Do one instruction alone; the one that really crosses faults again, alone:
+        at the same place, with nothing done in between."""
         rip = self.linear_rip
-        if self.state.q[CR2] >> 12 == rip >> 12 or self._retry_rip == rip:
+        here = (rip, self._words[COUNTER])
+        if self.state.q[CR2] >> 12 == rip >> 12 or self._retried == here:
             return False
-        self._retry_rip = rip
+        self._retried = here
         if self.internals is not None:
             self.internals.cflags_next_tb.value = 1
             if self._stepping:
                 self._words[SKIP] = 1
         else:
-            self._single_steps = 1
+            self._single_due = True
             self._stop()
         return True
 
@@ -538,7 +558,9 @@ class Cpu:
         """Enter the engine once, and again where that was for the machine's own sake."""
         engine, state, context = self._engine, self.state, self._context
         while True:
-            self._single_steps = 0
+            self._single_due = self._done_alone = False
+            if not self._by_trap_flag:
+                self._retried = (-1, -1)  # a stop came between: the next try is the first again
             self.stats.runs += 1
             if context is not None:
                 context.restore()
@@ -553,36 +575,30 @@ class Cpu:
                 raise error
             if result:
                 raise EngineError(f"at rip {state.rip:#x}: {error_text(result)}")
-            if self.watch.take_restart():
-                continue
+            again = self.watch.take_restart() or (self._done_alone and not self._stepping)
+            if self._by_trap_flag:  # stopped before it: begin anew
+                self._by_trap_flag = False
+                state.rflags &= ~_TF
             if self._port_fault:
                 self._port_fault = False
                 self.exits.exception(_GP, 0)
-                if not (self._stepping or self._requested or self._kicked):
-                    continue
-            if self._single_steps:
-                self._emulate_singly()
-                continue
-            return
+                again = not self._stepping
+            if self._requested or self._kicked:
+                return
+            if self._single_due:
+                self._prepare_single()
+            elif not again:
+                return
 
-    def _emulate_singly(self) -> None:
-        """COPIES: one instruction by the trap flag, which makes blocks of one instruction.
-
-        The instruction is one that code runs on behind, so of those that could see the flag it can
-        only be pushf: the flag is taken out of what that pushed.
-        """
+    def _prepare_single(self) -> None:
+        """COPIES: have one instruction done by the trap flag, which makes blocks of one."""
         state = self.state
         maddr = physical(self.memory, state, self.linear_rip)
-        is_pushf = maddr is not None and 0x9C in self.memory.read(maddr, 2)
-        state.rflags |= _TF
+        self._is_pushf = maddr is not None and 0x9C in self.memory.read(maddr, 2)
+        self._dr6_before = state.q[DR6]
         self._by_trap_flag = True
-        dr6 = state.q[DR6]
-        self._emulate()
-        state.q[DR6] = dr6
-        if is_pushf:
-            top = physical(self.memory, state, state.linear_rsp)
-            if top is not None:
-                self.memory.view[top + 1] &= ~1
+        state.rflags |= _TF
+        self._words[SKIP] = 1  # a kick or the deadline comes after it
 
     def _run_by_host_clock(self, until_ps: int | None) -> Stop:
         """As `run`, the deadline being kept by a timer thread."""
