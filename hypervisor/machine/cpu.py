@@ -60,6 +60,7 @@ _M32: Final = 0xFFFF_FFFF
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _RAX: Final = 0
 _TF: Final = 1 << 8
+_NO_MEMORY: Final = 0xFFFF_F000  # a physical address that no machine here has memory at
 
 
 class StateAccess(Enum):
@@ -269,6 +270,7 @@ class Cpu:
         self.state.cr0 = 0x11
         self.state.set_segment(CS, 8, 0, _M32, 0x00CF9B00)
         self.state.set_cpl(0)
+        self._unpaged_state = self.state.save()
         self.state.rip = last
         self._words[SKIP], self._words[LIMIT] = 1, 0
         self._emulate()
@@ -550,9 +552,27 @@ class Cpu:
             else:
                 self._engine.flush_translations()  # blocks made without the counter ignore it
                 self._emulate(count=1)
+                self._forget_count()
         finally:
             self._stepping = False
         return self._why_stopped() or Stop.STEPPED
+
+    def _forget_count(self) -> None:
+        """Have the engine take its count's hooks out now, in a state that is thrown away.
+
+        It does so when it is started next without a count, looking up the places where the hooks
+        were in whatever address space that is: what is not mapped there leaves the traces of a
+        fault in the state. Started at an address without memory it does that and nothing else.
+        """
+        if self._context is None or self.memory.size_bytes > _NO_MEMORY:
+            return  # a machine that large keeps the traces
+        state = self.state
+        truth = state.save()
+        state.load(self._unpaged_state)
+        state.rip = _NO_MEMORY
+        self._context.restore()
+        self._engine.start(_NO_MEMORY)
+        state.load(truth)
 
     def _emulate(self, count: int = 0) -> None:
         """Enter the engine once, and again where that was for the machine's own sake."""
