@@ -24,10 +24,10 @@ demo: guests
 	@$(BIN)/ring1 demo
 
 test: guests
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n auto $(TESTS)
 
 quick: guests
-	@$(BIN)/python -m pytest -m "not slow" $(TESTS)
+	@$(BIN)/python -m pytest -n auto -m "not slow" $(TESTS)
 
 check: lint test
 

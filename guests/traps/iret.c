@@ -80,6 +80,44 @@ static void test_native_iret_to_user(void)
 }
 #endif
 
+#if IS_64
+/*
+ * The frame of the iret hypercall has flags of its own. VGCF_in_syscall promises that user mode came
+ * in by syscall and so expects nothing of rcx, r11 and the segments: Xen may leave by sysret, which
+ * puts the address into rcx and the flags into r11 (public/arch-x86/xen-x86_64.h).
+ */
+#define VGCF_in_syscall 256
+
+PROVOKE_USER(iret_int_80, "", "int $0x80");
+
+static void iret_by_sysret(void *regs_)
+{
+    struct regs *regs = regs_;
+    /* Of CS only the RPL counts, which says user mode. */
+    word frame[9] = { 0xa0a0, 0x1111, 0xc0c0, VGCF_in_syscall, regs->ip, 3, regs->flags, regs->sp,
+                      0 };
+
+    __asm__ volatile("mov %0, %%rsp\n mov %1, %%eax\n syscall" ::"r"(frame),
+                     "i"(__HYPERVISOR_iret)
+                     : "memory");
+}
+
+static void test_in_syscall(void)
+{
+    struct trap_seen seen;
+    struct regs regs;
+
+    trap_set_gate(0x80, TI_DPL(3));
+    user_load(iret_int_80, iret_int_80_stop, &regs);
+    trap_catch(iret_by_sysret, &regs, &seen);
+    traps_reload();
+    check_equal("iret.in-syscall", "VGCF_in_syscall: rax as in the frame", 0xa0a0, seen.regs.ax);
+    check_equal("iret.sysret-rcx", "rcx is the address", USER_CODE, seen.regs.cx);
+    check_equal("iret.sysret-cs", "and CS the flat one, whatever the frame has", FLAT_USER_CS,
+                seen.regs.cs);
+}
+#endif
+
 void test_iret(void)
 {
     struct trap_seen seen;
@@ -87,7 +125,9 @@ void test_iret(void)
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
         check_bad_iret(&cases[i]);
     check_trap_case(&native, &seen);
-#if !IS_64
+#if IS_64
+    test_in_syscall();
+#else
     test_native_iret_to_user();
 #endif
     events_disable();

@@ -92,6 +92,44 @@ static void test_update_descriptor(u64 table_maddr)
                 (u64)hv_update_descriptor(table_maddr + CHANGING * 8, 0x00008e0000080000));
 }
 
+/* An LDT is a page that may be read only, named by its address; Xen looks at its descriptors when
+ * they are first used (MMUEXT_SET_LDT, public/xen.h). */
+#define LDT_SELECTOR(index) (SELECTOR(index) | 4)
+
+static long set_ldt(const void *table, u32 entries)
+{
+    struct mmuext_op op = {
+        .cmd = MMUEXT_SET_LDT, .arg1.linear_addr = (word)table, .arg2.nr_ents = entries,
+    };
+
+    return hv_mmuext_op(&op, 1, NULL);
+}
+
+static void test_ldt(void)
+{
+    static const struct load loads_ldt[] = {
+        { "ldt.flat", "a data segment in the LDT", LDT_SELECTOR(FLAT), 0, CODE(load_fs) },
+        { "ldt.absent", "one not present: #NP(selector), with its TI bit", LDT_SELECTOR(ABSENT),
+          EXC_NP, CODE(load_es) },
+        { "ldt.beyond", "beyond its limit: #GP(selector)", LDT_SELECTOR(NR_DESCRIPTORS), EXC_GP,
+          CODE(load_es) },
+    };
+    static const struct load gone = { "ldt.gone", "no LDT again", LDT_SELECTOR(FLAT), EXC_GP,
+                                      CODE(load_es) };
+    u64 *table = alloc_page();
+
+    for (unsigned i = 0; i < NR_DESCRIPTORS; i++)
+        table[i] = descriptors[i];
+    protect_page(table, PTE_P | PTE_A);
+    check_equal("ldt.set", "MMUEXT_SET_LDT takes a page mapped read-only", 0,
+                (u64)set_ldt(table, NR_DESCRIPTORS));
+    for (size_t i = 0; i < ARRAY_SIZE(loads_ldt); i++)
+        check_load(&loads_ldt[i]);
+    __asm__ volatile("mov %0, %%fs" ::"r"(0));
+    check_equal("ldt.unset", "no entries: no LDT", 0, (u64)set_ldt(NULL, 0));
+    check_load(&gone);
+}
+
 /*
  * The failsafe callback: FS holds a segment that is then made absent. A Xen that reloads FS when
  * it comes back to this vCPU cannot, loads null instead and says so (public/arch-x86/xen.h); one
@@ -145,6 +183,7 @@ void test_segments(void)
     for (size_t i = 0; i < ARRAY_SIZE(loads); i++)
         check_load(&loads[i]);
     test_update_descriptor((u64)mfn << PAGE_SHIFT);
+    test_ldt();
     test_failsafe((u64)mfn << PAGE_SHIFT);
     clear_data_segments();
 }

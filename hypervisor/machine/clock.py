@@ -8,7 +8,10 @@ reached.
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from hypervisor.machine._native import COUNTER, SIZE, START
@@ -106,3 +109,14 @@ class HostClock(VirtualClock):
 
     def charge_ps(self, duration_ps: int) -> None:
         """The host's time passes by itself."""
+
+    @contextmanager
+    def alarm(self, time_ps: int, ring: Callable[[], None]) -> Iterator[None]:
+        """Call `ring` from another thread at `time_ps`, unless what is within is over before."""
+        timer = threading.Timer(max(0, time_ps - self.now_ps()) / 1e12, ring)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()

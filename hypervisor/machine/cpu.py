@@ -11,7 +11,6 @@ are pinned by tests/machine.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, Protocol
@@ -184,6 +183,7 @@ class Cpu:
         self._error: BaseException | None = None
         self._requested = False
         self._kicked = False
+        self._expired = False  # by the host's clock
         self._stepping = False
         self._port_fault = False
         self._retried = (
@@ -493,7 +493,7 @@ class Cpu:
     def run(self, until_ps: int | None) -> Stop:
         """Execute until the first instruction boundary at `until_ps` or later, or until stopped."""
         if isinstance(self.clock, HostClock):
-            return self._run_by_host_clock(until_ps)
+            return self._run_by_host_clock(self.clock, until_ps)
         words = self._words
         end = NO_LIMIT if until_ps is None else self.clock.counter_at(until_ps)
         self._requested = False
@@ -519,6 +519,8 @@ class Cpu:
         if self._kicked:
             self._kicked = False
             return Stop.KICKED
+        if self._expired:
+            return None
         self._emulate()
         return self._why_stopped()
 
@@ -620,23 +622,18 @@ class Cpu:
         state.rflags |= _TF
         self._words[SKIP] = 1  # a kick or the deadline comes after it
 
-    def _run_by_host_clock(self, until_ps: int | None) -> Stop:
-        """As `run`, the deadline being kept by a timer thread."""
-        timer = None
-        self._requested = False
-        if until_ps is not None:
-            left_s = (until_ps - self.clock.now_ps()) / 1e12
-            if left_s <= 0:
-                return Stop.DEADLINE
-            timer = threading.Timer(left_s, self._expire)
-            timer.daemon = True
-            timer.start()
-        stop = self._run_blocks(NO_LIMIT)
-        if timer is not None:
-            timer.cancel()
-        return stop or Stop.DEADLINE
+    def _run_by_host_clock(self, clock: HostClock, until_ps: int | None) -> Stop:
+        """As `run`, the deadline being kept by the clock's alarm."""
+        self._requested = self._expired = False
+        if until_ps is None:
+            return self._run_blocks(NO_LIMIT) or Stop.DEADLINE
+        if until_ps <= clock.now_ps():
+            return Stop.DEADLINE
+        with clock.alarm(until_ps, self._expire):
+            return self._run_blocks(NO_LIMIT) or Stop.DEADLINE
 
     def _expire(self) -> None:
+        self._expired = True
         self._words[LIMIT] = 0
 
     # --- asking for things

@@ -39,6 +39,9 @@ from hypervisor.x86.flags import (
 )
 
 VGCF_IN_SYSCALL: Final = 1 << 8
+_FLAT_USER_CS32: Final = 0xE023
+_FLAT_USER_CS64: Final = 0xE033
+_FLAT_USER_SS: Final = 0xE02B
 _FRAME_32: Final = struct.Struct("<IIII")
 _STACK_32: Final = struct.Struct("<II")
 _FRAME_64: Final = struct.Struct("<9Q")
@@ -46,7 +49,7 @@ _M32: Final = 0xFFFF_FFFF
 
 
 def iret(current: Current) -> None:
-    """Do the hypercall for the guest on the CPU. Raises DomainCrash for a frame Xen would not take."""
+    """Do the hypercall for the guest on the CPU. Raises DomainCrash for a frame Xen refuses."""
     if current.vcpu.width.is_64:
         _iret_64(current)
     else:
@@ -115,6 +118,8 @@ def _iret_64(current: Current) -> None:
     if not to_user:
         load_kernel_64(current)
         return
+    if flags & VGCF_IN_SYSCALL and cs != _FLAT_USER_CS32:
+        cs, ss = _FLAT_USER_CS64, _FLAT_USER_SS  # sysret has no others
     try:
         if not is_canonical(rip):
             raise SegmentFault(Vector.GP, 0)
@@ -136,7 +141,7 @@ def _set_virtual_flags(current: Current, eflags: int) -> None:
 
 
 def _raise_at_target(current: Current, fault: SegmentFault, cs: int, ss: int, cpl: int) -> None:
-    """The fault belongs to the place returned to: its frame shows the selectors that were refused."""
+    """The fault belongs to the place returned to: its frame shows the refused selectors."""
     state = current.state
     for register, selector in ((CS, cs), (SS, ss)):
         _, base, limit, flags = state.segment(register)
