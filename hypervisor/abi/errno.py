@@ -6,12 +6,11 @@ from enum import IntEnum
 
 
 class Errno(IntEnum):
-    """XEN_E*; a hypercall returns them negated."""
+    """XEN_E*; a hypercall returns them negated. EINTR and ERESTART never leave Xen."""
 
     EPERM = 1
     ENOENT = 2
     ESRCH = 3
-    EINTR = 4
     EIO = 5
     ENXIO = 6
     E2BIG = 7
@@ -46,7 +45,6 @@ class Errno(IntEnum):
     EBADMSG = 74
     EOVERFLOW = 75
     EILSEQ = 84
-    ERESTART = 85
     ENOTSOCK = 88
     EMSGSIZE = 90
     EOPNOTSUPP = 95

@@ -20,7 +20,7 @@ class Feature(IntEnum):
     HVM_SAFE_PVCLOCK = 9
     HVM_PIRQS = 10
     DOM0 = 11
-    GRANT_MAP_IDENTITY = 12
+    # 12 was grant_map_identity, for ARM, before 4.17
     MEMORY_OP_VNODE_SUPPORTED = 13
     ARM_SMCCC_SUPPORTED = 14
     LINUX_RSDP_UNRESTRICTED = 15

@@ -54,6 +54,14 @@ class Array:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class PerWidth:
+    """One type for 32-bit guests and another for 64-bit ones."""
+
+    of_32: Any
+    of_64: Any
+
+
 def _fixed(code: str) -> Scalar:
     size = struct.calcsize("<" + code)
     return Scalar(code, code, min(size, 4), size)
@@ -81,6 +89,11 @@ def CharArray(size: int) -> Any:
 def ArrayOf(element: Any, count: int) -> Any:
     """The annotation of an element[count] field."""
     return Annotated[list[Any], Array(element, count)]
+
+
+def ByWidth(of_32: Any, of_64: Any) -> Any:
+    """The annotation of a field that has one type for 32-bit guests and another for 64-bit ones."""
+    return Annotated[Any, PerWidth(of_32, of_64)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +212,8 @@ def _part(annotation: Any, is_64: bool) -> _Part:
             return _Part(code, struct.calcsize("<" + code), align, None, _append)
         case Chars(size):
             return _Part(f"{size}s", size, 1, None, _append)
+        case PerWidth(of_32, of_64):
+            return _part(of_64 if is_64 else of_32, is_64)
         case Array(element, count):
             return _array(_part(element, is_64), count)
         case type() as cls if cls in _LAYOUTS:

@@ -13,6 +13,7 @@ from hypervisor.abi.layout import (
     U32,
     U64,
     ArrayOf,
+    ByWidth,
     CharArray,
     XenUlong,
     abi_struct,
@@ -107,8 +108,18 @@ class VmAssistType(IntEnum):
     M2P_STRICT = 32
 
 
-VMASST_CMD_ENABLE: Final = 0
-VMASST_CMD_DISABLE: Final = 1
+class VmAssistCmd(IntEnum):
+    """VMASST_CMD_*: the first argument of vm_assist."""
+
+    ENABLE = 0
+    DISABLE = 1
+
+
+class ConsoleioCmd(IntEnum):
+    """CONSOLEIO_*: the first argument of console_io."""
+
+    WRITE = 0
+    READ = 1
 
 
 # --- page tables -------------------------------------------------------------------------
@@ -174,13 +185,17 @@ UVMF_ALL: Final = 1 << 2
 
 
 # --- traps, multicalls ----------------------------------------------------------------------
+TI_DPL: Final = 3  # TI_GET_DPL: who may enter by `int n`
+TI_IF: Final = 4  # TI_GET_IF: mask events on entry
+
+
 @abi_struct(size32=8, size64=16)
 @dataclass(slots=True)
 class TrapInfo:
     """struct trap_info (arch-x86/xen.h)."""
 
     vector: U8
-    flags: U8  # bits 0-1 privilege level, bit 2 clears event enable
+    flags: U8  # TI_*
     cs: U16
     address: XenUlong
 
@@ -207,11 +222,66 @@ class VcpuTimeInfo:
     system_time: U64 = 0
     tsc_to_system_mul: U32 = 0
     tsc_shift: I8 = 0
-    flags: U8 = 0
+    flags: U8 = 0  # XEN_PVCLOCK_*
     pad1: U16 = 0
 
 
+XEN_PVCLOCK_TSC_STABLE_BIT: Final = 1 << 0
+XEN_PVCLOCK_GUEST_STOPPED: Final = 1 << 1
+
+
+@abi_struct(size32=24, size64=16)
+@dataclass(slots=True)
+class ArchVcpuInfo:
+    """struct arch_vcpu_info (arch-x86/xen-x86_*.h)."""
+
+    cr2: XenUlong  # the address of the latest page fault
+    pad: ByWidth(ArrayOf(XenUlong, 5), XenUlong)  # type: ignore[valid-type]
+
+
+@abi_struct(size=64)
+@dataclass(slots=True)
+class VcpuInfo:
+    """struct vcpu_info: a virtual CPU's event state, fault address and time."""
+
+    evtchn_upcall_pending: U8
+    evtchn_upcall_mask: U8
+    evtchn_pending_sel: XenUlong  # a bit for each word of shared_info.evtchn_pending
+    arch: ArchVcpuInfo
+    time: VcpuTimeInfo
+
+
 XEN_LEGACY_MAX_VCPUS: Final = 32
+
+
+@abi_struct(size32=28, size64=48)
+@dataclass(slots=True)
+class ArchSharedInfo:
+    """struct arch_shared_info (arch-x86/xen.h), where the guest says how its P2M can be found."""
+
+    max_pfn: XenUlong
+    pfn_to_mfn_frame_list_list: XenUlong
+    nmi_reason: XenUlong
+    p2m_cr3: XenUlong
+    p2m_vaddr: XenUlong
+    p2m_generation: XenUlong
+    wc_sec_hi: ByWidth(U32, CharArray(0))  # type: ignore[valid-type]  # 64-bit: in SharedInfo
+
+
+@abi_struct(size32=2344, size64=3136)
+@dataclass(slots=True)
+class SharedInfo:
+    """struct shared_info: the page that a domain shares with Xen."""
+
+    vcpu_info: ArrayOf(VcpuInfo, XEN_LEGACY_MAX_VCPUS)  # type: ignore[valid-type]
+    evtchn_pending: ByWidth(ArrayOf(XenUlong, 32), ArrayOf(XenUlong, 64))  # type: ignore[valid-type]
+    evtchn_mask: ByWidth(ArrayOf(XenUlong, 32), ArrayOf(XenUlong, 64))  # type: ignore[valid-type]
+    wc_version: U32
+    wc_sec: U32
+    wc_nsec: U32
+    wc_sec_hi: ByWidth(CharArray(0), U32)  # type: ignore[valid-type]  # 32-bit: in ArchSharedInfo
+    arch: ArchSharedInfo
+
 
 # --- start of day ----------------------------------------------------------------------------
 MAX_GUEST_CMDLINE: Final = 1024
@@ -219,6 +289,7 @@ SIF_PRIVILEGED: Final = 1 << 0
 SIF_INITDOMAIN: Final = 1 << 1
 SIF_MULTIBOOT_MOD: Final = 1 << 2
 SIF_MOD_START_PFN: Final = 1 << 3
+SIF_VIRT_P2M_4TOOLS: Final = 1 << 4
 
 
 @abi_struct(size32=1112, size64=1168)

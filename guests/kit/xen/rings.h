@@ -23,7 +23,11 @@ struct xenstore_domain_interface {
     char rsp[XENSTORE_RING_SIZE];
     u32 req_cons, req_prod;
     u32 rsp_cons, rsp_prod;
+    u32 server_features;
+    u32 connection;
+    u32 error;
 };
+_Static_assert(sizeof(struct xenstore_domain_interface) == 2076, "");
 
 #define XS_READ 2
 #define XS_ERROR 16
