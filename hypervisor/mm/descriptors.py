@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from hypervisor.abi.arch_x86 import FIRST_RESERVED_GDT_ENTRY
+from hypervisor.abi.arch_x86_32 import FLAT_RING1_CS
+from hypervisor.abi.arch_x86_64 import FLAT_RING3_CS64
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.width import Width
 from hypervisor.machine.memory import MachineMemory
-from hypervisor.mm.hole_map import GDT_GUEST_PAGES, HOLE
+from hypervisor.mm.hole_map import HOLE
 from hypervisor.x86.descriptor import (
     DESC_ACCESSED,
     DESC_DPL,
@@ -31,11 +34,9 @@ from hypervisor.x86.descriptor import (
 from hypervisor.x86.paging import PAGE_SHIFT
 
 ENTRIES_PER_PAGE: Final = 512
-MAX_GDT_ENTRIES: Final = GDT_GUEST_PAGES * ENTRIES_PER_PAGE  # FIRST_RESERVED_GDT_ENTRY
+MAX_GDT_ENTRIES: Final = FIRST_RESERVED_GDT_ENTRY
 MAX_LDT_ENTRIES: Final = 8192
 
-_KERNEL_CS_32: Final = 0xE019  # FLAT_RING1_CS
-_KERNEL_CS_64: Final = 0xE033  # FLAT_RING3_CS64
 _TYPE: Final = 0xF << 40
 _CALL_GATE: Final = 0xC << 40
 
@@ -73,7 +74,7 @@ def _checked_segment(width: Width, desc: int) -> int:
 def _checked_gate(width: Width, desc: int, dpl: int) -> int:
     """A call gate, its DPL 0 so that use traps and Xen can do it; the real DPL is in the RPL."""
     selector = desc >> 16 & 0xFFFF
-    kernel_cs = _KERNEL_CS_64 if width.is_64 else _KERNEL_CS_32
+    kernel_cs = FLAT_RING3_CS64 if width.is_64 else FLAT_RING1_CS
     if selector >> 3 >= MAX_GDT_ENTRIES and not selector & SEL_TI_LDT and selector != kernel_cs:
         raise XenError(Errno.EINVAL, f"call gate {desc:#018x}: selector {selector:#x} is Xen's")
     reserved = 0xE0 << 32 if not width.is_64 else 0xFF << 32

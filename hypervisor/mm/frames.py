@@ -25,6 +25,7 @@ from typing import Final
 
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
+from hypervisor.abi.types import DOMID_XEN
 from hypervisor.machine.memory import MachineMemory
 
 
@@ -47,7 +48,7 @@ VALIDATED_TYPES: Final = frozenset(
 )
 
 OWNER_FREE: Final = 0xFFFF
-OWNER_XEN: Final = 0x7FF2  # DOMID_XEN (public/xen.h)
+OWNER_XEN: Final = DOMID_XEN
 
 ALLOCATED: Final = 1 << 0  # holds the reference that the owner's reservation gives (PGC_allocated)
 PINNED: Final = 1 << 1  # holds a type and a general reference (PGT_pinned)
@@ -193,13 +194,10 @@ class FrameTable:
         """The owner of a frame in words, for refusals and reports."""
         if mfn >= self.nr_frames:
             return f"is beyond the machine's {self.nr_frames:#x} frames"
-        match self.owner[mfn]:
-            case 0xFFFF:
-                return "is free"
-            case 0x7FF2:
-                return "is Xen's"
-            case domid:
-                return f"is d{domid}'s"
+        owner = self.owner[mfn]
+        if owner == OWNER_FREE:
+            return "is free"
+        return "is Xen's" if owner == OWNER_XEN else f"is d{owner}'s"
 
     def describe(self, mfn: int) -> str:
         """One line on a frame: owner, type and counts."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hypervisor.abi.arch_x86_64 import HYPERVISOR_VIRT_END
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.width import Width
@@ -57,7 +58,7 @@ class GuestMemory:
         if not self._is_64:
             return vaddr + size <= self._limit
         end = vaddr + size
-        return end <= 1 << 47 or (vaddr >= 0xFFFF_8800_0000_0000 and end <= 1 << 64)
+        return end <= 1 << 47 or (vaddr >= HYPERVISOR_VIRT_END and end <= 1 << 64)
 
     def translate(self, vaddr: int, *, write: bool) -> int:
         """The machine address behind `vaddr`, accessed and dirty bits set as the MMU would.

@@ -18,6 +18,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from hypervisor.abi.arch_x86_64 import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64
 from hypervisor.abi.errors import DomainCrash
 from hypervisor.domain.domain import Callback, TrapGate
 from hypervisor.mm.guest_memory import GuestFault
@@ -41,8 +42,6 @@ from hypervisor.x86.flags import (
     SS,
 )
 
-FLAT_KERNEL_CS64: Final = 0xE033
-FLAT_KERNEL_SS64: Final = 0xE02B
 _CLEARED_32: Final = EFLAGS_TF | EFLAGS_RF | EFLAGS_NT | EFLAGS_VM
 _CLEARED_64: Final = _CLEARED_32 | EFLAGS_AC
 _M32: Final = 0xFFFF_FFFF

@@ -10,8 +10,18 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-XEN_LEAF_BASE: Final = 0x4000_0000
-_XEN_SIGNATURE: Final = struct.unpack("<3I", b"XenVMMXenVMM")
+from hypervisor.abi.arch_x86 import (
+    XEN_CPUID_FIRST_LEAF,
+    XEN_CPUID_SIGNATURE_EBX,
+    XEN_CPUID_SIGNATURE_ECX,
+    XEN_CPUID_SIGNATURE_EDX,
+)
+
+_XEN_SIGNATURE: Final = (
+    XEN_CPUID_SIGNATURE_EBX,
+    XEN_CPUID_SIGNATURE_ECX,
+    XEN_CPUID_SIGNATURE_EDX,
+)
 XEN_VERSION: Final = 4 << 16 | 17
 
 _VENDOR: Final = struct.unpack("<3I", b"GenuineIntel")
@@ -34,8 +44,8 @@ Leaf = tuple[int, int, int, int]
 
 def cpuid(leaf: int, subleaf: int, *, is_64: bool) -> Leaf:
     """EAX, EBX, ECX, EDX of a leaf."""
-    if XEN_LEAF_BASE <= leaf < XEN_LEAF_BASE + 0x100:
-        return _xen_leaf(leaf - XEN_LEAF_BASE)
+    if XEN_CPUID_FIRST_LEAF <= leaf < XEN_CPUID_FIRST_LEAF + 0x100:
+        return _xen_leaf(leaf - XEN_CPUID_FIRST_LEAF)
     if leaf >= 0x8000_0000:
         return _extended_leaf(leaf, is_64)
     match leaf:
@@ -52,7 +62,7 @@ def cpuid(leaf: int, subleaf: int, *, is_64: bool) -> Leaf:
 def _xen_leaf(index: int) -> Leaf:
     match index:
         case 0:
-            return XEN_LEAF_BASE + 2, *_XEN_SIGNATURE
+            return XEN_CPUID_FIRST_LEAF + 2, *_XEN_SIGNATURE
         case 1:
             return XEN_VERSION, 0, 0, 0
         case 2:

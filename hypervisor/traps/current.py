@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from hypervisor.abi.width import Width
-from hypervisor.domain.domain import Domain, Vcpu
+from hypervisor.abi.xen import VmAssistType
+from hypervisor.domain.domain import UPCALL_MASK_OFFSET, Domain, Vcpu
 from hypervisor.machine.cpu import Cpu
 from hypervisor.mm.frames import FrameTable
 from hypervisor.mm.guest_memory import GuestMemory
 from hypervisor.x86.flags import EFLAGS_IF, EFLAGS_IOPL_SHIFT
 
-VMASST_ARCHITECTURAL_IOPL = 1 << 4  # VMASST_TYPE_architectural_iopl
+VMASST_ARCHITECTURAL_IOPL: Final = 1 << VmAssistType.ARCHITECTURAL_IOPL
 
 
 class Current:
@@ -59,17 +62,17 @@ class Current:
     @property
     def events_masked(self) -> bool:
         """vcpu_info.evtchn_upcall_mask."""
-        return bool(self.view[self.vcpu.vcpu_info_maddr + 1])
+        return bool(self.view[self.vcpu.vcpu_info_maddr + UPCALL_MASK_OFFSET])
 
     def mask_events(self, masked: bool) -> None:
         """Set evtchn_upcall_mask: the guest's interrupt flag, inverted."""
-        self.view[self.vcpu.vcpu_info_maddr + 1] = masked
+        self.view[self.vcpu.vcpu_info_maddr + UPCALL_MASK_OFFSET] = masked
 
     @property
     def upcall_due(self) -> bool:
         """Whether events are pending and the guest will hear of them."""
         at = self.vcpu.vcpu_info_maddr
-        return bool(self.view[at]) and not self.view[at + 1]
+        return bool(self.view[at]) and not self.view[at + UPCALL_MASK_OFFSET]
 
     def virtual_eflags(self, eflags: int) -> int:
         """EFLAGS as the guest is shown it: IF is the inverted event mask, IOPL the virtual one."""

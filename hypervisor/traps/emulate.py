@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hypervisor.abi.errors import XenError
+from hypervisor.domain.domain import CR2_OFFSET
 from hypervisor.mm.guest_memory import GuestFault
 from hypervisor.traps import msr
 from hypervisor.traps.cpuid import cpuid
@@ -182,13 +183,13 @@ class Emulator:
     def _guest_cr2(self) -> int:
         vcpu = self._current.vcpu
         size = vcpu.width.word_bytes
-        at = vcpu.vcpu_info_maddr + 2 * size
+        at = vcpu.vcpu_info_maddr + CR2_OFFSET[size]
         return int.from_bytes(self._current.view[at : at + size], "little")
 
     def _set_guest_cr2(self, value: int) -> None:
         vcpu = self._current.vcpu
         size = vcpu.width.word_bytes
-        at = vcpu.vcpu_info_maddr + 2 * size
+        at = vcpu.vcpu_info_maddr + CR2_OFFSET[size]
         raw = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
         self._current.view[at : at + size] = raw
 

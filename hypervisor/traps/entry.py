@@ -15,7 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from hypervisor.abi.arch_x86_32 import FLAT_RING3_SS
+from hypervisor.abi.arch_x86_64 import FLAT_USER_SS64
 from hypervisor.abi.errors import DomainCrash
+from hypervisor.domain.domain import CR2_OFFSET
 from hypervisor.probes import Entry, Probes
 from hypervisor.traps import bounce
 from hypervisor.traps.current import Current
@@ -34,8 +37,6 @@ from hypervisor.x86.flags import (
     Vector,
 )
 
-_SYSENTER_SS_32: Final = 0xE033
-_SYSENTER_SS_64: Final = 0xE02B
 _CHECKED_AGAINST_CPL: Final = frozenset({Vector.NP, Vector.SS, Vector.GP})
 
 
@@ -187,7 +188,7 @@ class TrapEntry:
         if self.map_ldt_page(vaddr):
             return
         size = current.vcpu.width.word_bytes
-        at = current.vcpu.vcpu_info_maddr + 2 * size  # arch.cr2 follows evtchn_pending_sel
+        at = current.vcpu.vcpu_info_maddr + CR2_OFFSET[size]
         current.view[at : at + size] = (vaddr & ((1 << 8 * size) - 1)).to_bytes(size, "little")
         error_code &= ~PFEC_USER
         if not current.in_kernel:
@@ -251,7 +252,7 @@ class TrapEntry:
         current = self._current
         state = self._state
         callback = current.vcpu.sysenter_callback
-        ss = _SYSENTER_SS_64 if current.vcpu.width.is_64 else _SYSENTER_SS_32
+        ss = FLAT_USER_SS64 if current.vcpu.width.is_64 else FLAT_RING3_SS
         if current.in_kernel:
             state.rip -= 2
             self.inject(Vector.GP, 0)

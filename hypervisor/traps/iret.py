@@ -12,10 +12,16 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from hypervisor.abi.arch_x86_64 import (
+    FLAT_USER_CS32,
+    FLAT_USER_CS64,
+    FLAT_USER_SS64,
+    VGCF_IN_SYSCALL,
+)
 from hypervisor.abi.errors import DomainCrash
 from hypervisor.mm.guest_memory import GuestFault
 from hypervisor.traps.bounce import load_kernel_64, to_gate, toggle_guest_mode
-from hypervisor.traps.current import Current
+from hypervisor.traps.current import VMASST_ARCHITECTURAL_IOPL, Current
 from hypervisor.traps.segments import (
     SegmentFault,
     code_segment,
@@ -38,10 +44,6 @@ from hypervisor.x86.flags import (
     is_canonical,
 )
 
-VGCF_IN_SYSCALL: Final = 1 << 8
-_FLAT_USER_CS32: Final = 0xE023
-_FLAT_USER_CS64: Final = 0xE033
-_FLAT_USER_SS: Final = 0xE02B
 _FRAME_32: Final = struct.Struct("<IIII")
 _STACK_32: Final = struct.Struct("<II")
 _FRAME_64: Final = struct.Struct("<9Q")
@@ -118,8 +120,8 @@ def _iret_64(current: Current) -> None:
     if not to_user:
         load_kernel_64(current)
         return
-    if flags & VGCF_IN_SYSCALL and cs != _FLAT_USER_CS32:
-        cs, ss = _FLAT_USER_CS64, _FLAT_USER_SS  # sysret has no others
+    if flags & VGCF_IN_SYSCALL and cs != FLAT_USER_CS32:
+        cs, ss = FLAT_USER_CS64, FLAT_USER_SS64  # sysret has no others
     try:
         if not is_canonical(rip):
             raise SegmentFault(Vector.GP, 0)
@@ -136,7 +138,7 @@ def _iret_64(current: Current) -> None:
 def _set_virtual_flags(current: Current, eflags: int) -> None:
     """The event mask and the virtual IOPL come back with the flags."""
     current.mask_events(not eflags & EFLAGS_IF)
-    if current.dom.vm_assist & 1 << 4:
+    if current.dom.vm_assist & VMASST_ARCHITECTURAL_IOPL:
         current.vcpu.iopl = eflags >> EFLAGS_IOPL_SHIFT & 3
 
 

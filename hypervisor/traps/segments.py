@@ -8,8 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from hypervisor.abi.arch_x86 import FIRST_RESERVED_GDT_BYTE
+from hypervisor.abi.arch_x86_32 import (
+    FLAT_RING1_CS,
+    FLAT_RING1_DS,
+    FLAT_RING3_CS,
+    FLAT_RING3_DS,
+)
+from hypervisor.abi.arch_x86_64 import FLAT_RING3_CS32, FLAT_RING3_CS64, FLAT_RING3_DS32
 from hypervisor.mm.guest_memory import GuestFault
-from hypervisor.mm.hole_map import GDT_GUEST_PAGES
 from hypervisor.traps.current import Current
 from hypervisor.x86.descriptor import (
     DESC_CODE,
@@ -31,21 +38,20 @@ NULL_SEGMENT: Final = SegmentCache(0, 0, 0)
 
 #: Xen's page of a 32-bit guest's GDT, from selector 0xe000 (arch/x86/boot/x86_64.S, compat GDT).
 XEN_GDT_32: Final = {
-    0xE018: 0x00CFBB00_0000FFFF,
-    0xE020: 0x00CFB300_0000FFFF,
-    0xE028: 0x00CFFB00_0000FFFF,
-    0xE030: 0x00CFF300_0000FFFF,
+    FLAT_RING1_CS & ~3: 0x00CFBB00_0000FFFF,
+    FLAT_RING1_DS & ~3: 0x00CFB300_0000FFFF,
+    FLAT_RING3_CS & ~3: 0x00CFFB00_0000FFFF,
+    FLAT_RING3_DS & ~3: 0x00CFF300_0000FFFF,
 }
-#: and of a 64-bit guest's (FLAT_RING3_CS32 .. in public/arch-x86/xen-x86_64.h).
+#: and of a 64-bit guest's, with Xen's own segments (__HYPERVISOR_CS64, DS32 and CS32 there).
 XEN_GDT_64: Final = {
-    0xE008: 0x00AF9B00_0000FFFF,
-    0xE010: 0x00CF9300_0000FFFF,
-    0xE020: 0x00CFFB00_0000FFFF,
-    0xE028: 0x00CFF300_0000FFFF,
-    0xE030: 0x00AFFB00_0000FFFF,
-    0xE038: 0x00CF9B00_0000FFFF,
+    FIRST_RESERVED_GDT_BYTE + 0x08: 0x00AF9B00_0000FFFF,
+    FIRST_RESERVED_GDT_BYTE + 0x10: 0x00CF9300_0000FFFF,
+    FLAT_RING3_CS32 & ~3: 0x00CFFB00_0000FFFF,
+    FLAT_RING3_DS32 & ~3: 0x00CFF300_0000FFFF,
+    FLAT_RING3_CS64 & ~3: 0x00AFFB00_0000FFFF,
+    FIRST_RESERVED_GDT_BYTE + 0x38: 0x00CF9B00_0000FFFF,
 }
-_XEN_PAGE: Final = GDT_GUEST_PAGES << PAGE_SHIFT
 _LOADED_32: Final = {selector: unpack(desc) for selector, desc in XEN_GDT_32.items()}
 _LOADED_64: Final = {selector: unpack(desc) for selector, desc in XEN_GDT_64.items()}
 
@@ -63,7 +69,9 @@ def xen_gdt_page(is_64: bool) -> bytes:
     """The contents of Xen's page of the GDT."""
     page = bytearray(4096)
     for selector, desc in (XEN_GDT_64 if is_64 else XEN_GDT_32).items():
-        page[selector - _XEN_PAGE : selector - _XEN_PAGE + 8] = desc.to_bytes(8, "little")
+        page[selector - FIRST_RESERVED_GDT_BYTE : selector - FIRST_RESERVED_GDT_BYTE + 8] = (
+            desc.to_bytes(8, "little")
+        )
     return bytes(page)
 
 
@@ -78,7 +86,7 @@ def read_descriptor(current: Current, selector: int) -> int | None:
             return int.from_bytes(current.mem.read_raw(vcpu.ldt_vaddr + offset, 8), "little")
         except GuestFault:
             return None
-    if offset >= _XEN_PAGE:
+    if offset >= FIRST_RESERVED_GDT_BYTE:
         return (XEN_GDT_64 if vcpu.width.is_64 else XEN_GDT_32).get(offset)
     if offset >> 3 >= vcpu.gdt_entries:
         return None
