@@ -9,11 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from hypervisor.abi.arch_x86 import FIRST_RESERVED_GDT_BYTE
+from hypervisor.abi.arch_x86_32 import FLAT_RING1_CS, FLAT_RING1_DS
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.width import Width
+from hypervisor.abi.xen import XEN_LEGACY_MAX_VCPUS
 from hypervisor.control.host import Host
 from hypervisor.domain.builder import BuildError, BuildParams, StartOfDay, build
-from hypervisor.domain.domain import VCPU_INFO_BYTES, Domain, DomainState, Vcpu, VcpuState
+from hypervisor.domain.domain import (
+    UPCALL_MASK_OFFSET,
+    VCPU_INFO_BYTES,
+    Domain,
+    DomainState,
+    Vcpu,
+    VcpuState,
+)
 from hypervisor.domain.image import GuestImage
 from hypervisor.domain.layout import plan
 from hypervisor.events.time import update_wallclock
@@ -37,10 +47,7 @@ from hypervisor.x86.flags import (
 )
 from hypervisor.x86.paging import PAGE_SHIFT
 
-MAX_VCPUS: Final = 32  # XEN_LEGACY_MAX_VCPUS: vcpu_infos in shared_info
-GDT_LIMIT: Final = 0xEFFF
-_KERNEL_CS_32: Final = 0xE019
-_KERNEL_DS_32: Final = 0xE021
+GDT_LIMIT: Final = FIRST_RESERVED_GDT_BYTE + 4096 - 1  # the guest's pages and Xen's
 _CPU_MODE: Final[dict[Width, Mode]] = {
     Width.X86_32: "legacy32",
     Width.X86_32P: "pae",
@@ -110,8 +117,8 @@ def _empty_domain(
         Vcpu(domid, idx, image.width, base + idx * VCPU_INFO_BYTES)
         for idx in range(params.nr_vcpus)
     ]
-    for idx in range(MAX_VCPUS):
-        host.memory.view[base + idx * VCPU_INFO_BYTES + 1] = 1  # events masked
+    for idx in range(XEN_LEGACY_MAX_VCPUS):
+        host.memory.view[base + idx * VCPU_INFO_BYTES + UPCALL_MASK_OFFSET] = 1
     dom = Domain(
         domid=domid,
         name=params.name,
@@ -159,7 +166,7 @@ def _start_boot_vcpu(host: Host, dom: Domain, start: StartOfDay) -> None:
         _start_segments_64(host)
     else:
         _start_segments_32(host)
-        vcpu.kernel_ss, vcpu.kernel_sp = _KERNEL_DS_32, start.stack_top
+        vcpu.kernel_ss, vcpu.kernel_sp = FLAT_RING1_DS, start.stack_top
     state.rip = start.entry
     state.rflags = EFLAGS_FIXED | EFLAGS_IF
     state.set_gpr(RSI, start.start_info)
@@ -173,11 +180,11 @@ def _start_boot_vcpu(host: Host, dom: Domain, start: StartOfDay) -> None:
 def _start_segments_32(host: Host) -> None:
     current = host.current
     state = current.state
-    state.set_segment(CS, _KERNEL_CS_32, *code_segment(current, _KERNEL_CS_32))
-    state.set_segment(SS, _KERNEL_DS_32, *stack_segment(current, _KERNEL_DS_32, 1))
+    state.set_segment(CS, FLAT_RING1_CS, *code_segment(current, FLAT_RING1_CS))
+    state.set_segment(SS, FLAT_RING1_DS, *stack_segment(current, FLAT_RING1_DS, 1))
     for register in (DS, ES, FS, GS):
-        segment = data_segment(current, _KERNEL_DS_32, 1)
-        state.set_segment(register, _KERNEL_DS_32, *segment)
+        segment = data_segment(current, FLAT_RING1_DS, 1)
+        state.set_segment(register, FLAT_RING1_DS, *segment)
     state.set_cpl(1)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hypervisor.abi.xen import Virq
 from hypervisor.domain.domain import Domain, DomainState, Vcpu, VcpuState
 from hypervisor.events.channels import EventChannels
 from hypervisor.events.time import update_time
@@ -21,8 +22,6 @@ from hypervisor.sched.round_robin import Scheduler
 from hypervisor.traps.current import Current
 from hypervisor.traps.descriptor_tables import DescriptorTables
 from hypervisor.traps.segments import xen_gdt_page
-
-VIRQ_TIMER = 0
 
 
 class Host:
@@ -169,7 +168,7 @@ class Host:
                 continue
             if key.kind is TimerKind.PERIODIC:
                 self.timers.set(key, deadline + vcpu.periodic_ns)
-            self.events.raise_virq(dom, VIRQ_TIMER, key.vcpu_id)
+            self.events.raise_virq(dom, Virq.TIMER, key.vcpu_id)
 
     def refresh_time(self, vcpu: Vcpu) -> None:
         """Tell `vcpu` the time, as Xen does whenever it starts to run one."""

@@ -12,14 +12,22 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from hypervisor.abi.layout import layout
 from hypervisor.abi.width import Width
+from hypervisor.abi.xen import VcpuInfo
 from hypervisor.domain.symbols import Symbols
 from hypervisor.mm.hole import DomainWindows
 from hypervisor.mm.pagetables import PageTables
 from hypervisor.x86.flags import CR0_TS, DR6_DEFAULT, DR7_DEFAULT
 
 NR_VECTORS: Final = 256
-VCPU_INFO_BYTES: Final = 64
+VCPU_INFO_BYTES: Final = layout(VcpuInfo, Width.X86_64).size  # the same in all widths
+UPCALL_MASK_OFFSET: Final = layout(VcpuInfo, Width.X86_64).offset("evtchn_upcall_mask")
+#: Where fields of vcpu_info lie, by the size of the guest's word in bytes.
+PENDING_SEL_OFFSET: Final = {
+    width.word_bytes: layout(VcpuInfo, width).offset("evtchn_pending_sel") for width in Width
+}
+CR2_OFFSET: Final = {width.word_bytes: layout(VcpuInfo, width).offset("arch") for width in Width}
 RECENT_HYPERCALLS: Final = 16
 
 

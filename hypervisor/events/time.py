@@ -10,20 +10,21 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from hypervisor.abi.layout import layout
+from hypervisor.abi.width import Width
+from hypervisor.abi.xen import XEN_PVCLOCK_TSC_STABLE_BIT, SharedInfo, VcpuInfo
 from hypervisor.domain.domain import Domain, Vcpu
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.x86.paging import PAGE_SHIFT
 
 #: The offset of vcpu_time_info in vcpu_info, the same in all widths.
-TIME_OFFSET: Final = 32
+TIME_OFFSET: Final = layout(VcpuInfo, Width.X86_64).offset("time")
 TSC_TO_SYSTEM_MUL: Final = 1 << 31
 TSC_SHIFT: Final = 1
-TSC_STABLE: Final = 1 << 0  # PVCLOCK_TSC_STABLE_BIT
 
 _TIME: Final = struct.Struct("<IIQQIbBxx")
 _WALLCLOCK: Final = struct.Struct("<III")
-_WC_OFFSET_32: Final = 2304
-_WC_OFFSET_64: Final = 3072
+_WC_OFFSET: Final = {width: layout(SharedInfo, width).offset("wc_version") for width in Width}
 
 
 def tsc_of(now_ns: int) -> int:
@@ -43,14 +44,13 @@ def update_time(memory: MachineMemory, vcpu: Vcpu, now_ns: int) -> None:
         now_ns,
         TSC_TO_SYSTEM_MUL,
         TSC_SHIFT,
-        TSC_STABLE,
+        XEN_PVCLOCK_TSC_STABLE_BIT,
     )
 
 
 def update_wallclock(memory: MachineMemory, dom: Domain) -> None:
     """Tell `dom` the wall clock at system time 0 (wc_version, wc_sec, wc_nsec)."""
-    offset = _WC_OFFSET_64 if dom.width.is_64 else _WC_OFFSET_32
-    at = (dom.shared_info_mfn << PAGE_SHIFT) + offset
+    at = (dom.shared_info_mfn << PAGE_SHIFT) + _WC_OFFSET[dom.width]
     version = _WALLCLOCK.unpack_from(memory.view, at)[0] + 2 & 0xFFFF_FFFE
     seconds, nanoseconds = divmod(dom.wallclock_offset_ns, 1_000_000_000)
     _WALLCLOCK.pack_into(memory.view, at, version, seconds & 0xFFFF_FFFF, nanoseconds)
