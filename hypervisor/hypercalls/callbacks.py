@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from hypervisor.abi.arch_x86_64 import FLAT_KERNEL_CS64, Segbase
 from hypervisor.abi.callback import (
     CALLBACKF_MASK_EVENTS,
+    CallbackOp,
     CallbackRegister,
     CallbackType,
     CallbackUnregister,
@@ -18,7 +20,8 @@ from hypervisor.abi.callback import (
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.layout import layout
-from hypervisor.abi.xen import HypercallNr, TrapInfo
+from hypervisor.abi.nmi import XennmiOp
+from hypervisor.abi.xen import TI_DPL, TI_IF, HypercallNr, TrapInfo
 from hypervisor.domain.domain import Callback, TrapGate
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import Absent, SubOp, call_subop, hypercall, subops
@@ -34,9 +37,6 @@ from hypervisor.x86.flags import (
     MSR_KERNEL_GS_BASE,
     is_canonical,
 )
-
-_TRAP_DPL: Final = 3  # TI_GET_DPL
-_TRAP_MASKS_EVENTS: Final = 4  # TI_GET_IF
 
 
 def _fixed_selector(caller: Caller, selector: int) -> int:
@@ -62,8 +62,8 @@ def set_trap_table(caller: Caller, vaddr: int) -> int:
         gates[info.vector] = TrapGate(
             cs=_fixed_selector(caller, info.cs),
             address=info.address,
-            dpl=info.flags & _TRAP_DPL,
-            masks_events=bool(info.flags & _TRAP_MASKS_EVENTS),
+            dpl=info.flags & TI_DPL,
+            masks_events=bool(info.flags & TI_IF),
         )
         vaddr += shape.size
 
@@ -75,9 +75,9 @@ def set_callbacks(caller: Caller, a: int, b: int, c: int, d: int) -> int:
     """Event and failsafe callback: (cs, eip) twice, or for 64 bits (event, failsafe, syscall)."""
     vcpu = caller.vcpu
     if caller.width.is_64:
-        vcpu.event_callback = Callback(0xE033, a)
-        vcpu.failsafe_callback = Callback(0xE033, b)
-        vcpu.syscall_callback = Callback(0xE033, c)
+        vcpu.event_callback = Callback(FLAT_KERNEL_CS64, a)
+        vcpu.failsafe_callback = Callback(FLAT_KERNEL_CS64, b)
+        vcpu.syscall_callback = Callback(FLAT_KERNEL_CS64, c)
         return 0
     vcpu.event_callback = Callback(_fixed_selector(caller, a), b)
     vcpu.failsafe_callback = Callback(_fixed_selector(caller, c), d)
@@ -90,7 +90,7 @@ def register(caller: Caller, arg: CallbackRegister) -> None:
     if caller.width.is_64:
         if not is_canonical(arg.address):
             raise XenError(Errno.EINVAL, f"callback address {arg.address:#x} is not canonical")
-        callback = Callback(0xE033, arg.address, masks)
+        callback = Callback(FLAT_KERNEL_CS64, arg.address, masks)
     else:
         cs, eip = arg.address & 0xFFFF, arg.address >> 32
         callback = Callback(_fixed_selector(caller, cs), eip, masks)
@@ -126,8 +126,8 @@ def _set_callback(caller: Caller, kind: int, callback: Callback) -> None:
 CALLBACK_OPS: Final = subops(
     HypercallNr.CALLBACK_OP,
     {
-        0: SubOp(CallbackRegister, register),
-        1: SubOp(CallbackUnregister, unregister),
+        CallbackOp.REGISTER: SubOp(CallbackRegister, register),
+        CallbackOp.UNREGISTER: SubOp(CallbackUnregister, unregister),
     },
 )
 
@@ -141,8 +141,10 @@ def callback_op(caller: Caller, operation: int, vaddr: int) -> int:
 NMI_OPS: Final = subops(
     HypercallNr.NMI_OP,
     {
-        0: Absent(Errno.EINVAL, "only the hardware domain's vCPU 0 gets NMIs"),
-        1: Absent(Errno.EINVAL, "no NMI callback can be registered"),
+        XennmiOp.REGISTER_CALLBACK: Absent(
+            Errno.EINVAL, "only the hardware domain's vCPU 0 gets NMIs"
+        ),
+        XennmiOp.UNREGISTER_CALLBACK: Absent(Errno.EINVAL, "no NMI callback can be registered"),
     },
 )
 
@@ -173,28 +175,22 @@ def iret(caller: Caller) -> None:
 
 # --- per-vCPU CPU state
 # ---------------------------------------------------------------------------------------
-_SEGBASE_FS: Final = 0
-_SEGBASE_GS_USER: Final = 1
-_SEGBASE_GS_KERNEL: Final = 2
-_SEGBASE_GS_USER_SEL: Final = 3
-
-
 @hypercall(HypercallNr.SET_SEGMENT_BASE, args=2)
 def set_segment_base(caller: Caller, which: int, base: int) -> int:
     """FS and GS bases of 64-bit guests."""
     if not caller.width.is_64:
         raise XenError(Errno.ENOSYS, "32-bit guests have descriptors for that")
-    if which == _SEGBASE_GS_USER_SEL:
+    if which == Segbase.GS_USER_SEL:
         _load_gs_user(caller, base & 0xFFFF)
         return 0
     if not is_canonical(base):
         raise XenError(Errno.EINVAL, f"segment base {base:#x} is not canonical")
     match which:
-        case 0:
+        case Segbase.FS:
             set_base(caller.current, MSR_FS_BASE, base)
-        case 1:
+        case Segbase.GS_USER:
             set_base(caller.current, MSR_KERNEL_GS_BASE, base)
-        case 2:
+        case Segbase.GS_KERNEL:
             set_base(caller.current, MSR_GS_BASE, base)
         case _:
             raise XenError(Errno.EINVAL, f"segment base {which} is unknown")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
+from hypervisor.abi.types import DOMID_SELF
 from hypervisor.abi.width import Width
 from hypervisor.control.host import Host
 from hypervisor.domain.domain import Domain, Vcpu
 from hypervisor.mm.guest_memory import GuestMemory
 from hypervisor.traps.current import Current
-
-DOMID_SELF = 0x7FF0
 
 
 class Caller:

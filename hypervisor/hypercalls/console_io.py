@@ -11,12 +11,10 @@ from typing import Final
 
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
-from hypervisor.abi.xen import HypercallNr
+from hypervisor.abi.xen import ConsoleioCmd, HypercallNr
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import hypercall
 
-CONSOLEIO_WRITE: Final = 0
-CONSOLEIO_READ: Final = 1
 _CHUNK: Final = 4096
 
 
@@ -24,14 +22,14 @@ _CHUNK: Final = 4096
 def console_io(caller: Caller, command: int, count: int, vaddr: int) -> int:
     """Write `count` bytes, or read up to that many."""
     match command:
-        case 0:
+        case ConsoleioCmd.WRITE:
             while count:
                 size = min(count, _CHUNK)
                 caller.host.emergency_write(caller.dom, caller.mem.read(vaddr, size))
                 vaddr += size
                 count -= size
             return 0
-        case 1:
+        case ConsoleioCmd.READ:
             if not caller.dom.privileged:
                 raise XenError(Errno.EPERM, f"d{caller.dom.domid} may not read Xen's console")
             data = caller.host.emergency_read(caller.dom, count)

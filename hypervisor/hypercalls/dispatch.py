@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hypervisor.abi.errors import DomainCrash, XenError
-from hypervisor.domain.domain import DomainState
+from hypervisor.domain.domain import UPCALL_MASK_OFFSET, DomainState
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import ABSENT, HYPERCALLS, Hypercall
 from hypervisor.machine.state import HFLAGS, RIP
@@ -111,7 +111,7 @@ class Dispatcher:
             self._q[RAX] = result & _M32
         view = self._view
         at = vcpu.vcpu_info_maddr
-        if view[at] and not view[at + 1]:
+        if view[at] and not view[at + UPCALL_MASK_OFFSET]:
             self._deliver()
 
     def syscall(self) -> None:
@@ -138,7 +138,7 @@ class Dispatcher:
             q[RAX] = result & _M64
         view = self._view
         at = vcpu.vcpu_info_maddr
-        if view[at] and not view[at + 1]:
+        if view[at] and not view[at + UPCALL_MASK_OFFSET]:
             self._deliver()
 
     def _deliver(self) -> None:

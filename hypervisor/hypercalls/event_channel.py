@@ -7,7 +7,8 @@ from typing import Final
 from hypervisor.abi import event_channel as abi
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
-from hypervisor.abi.event_channel import EvtchnOp
+from hypervisor.abi.event_channel import EvtchnOp, EvtchnStat
+from hypervisor.abi.types import DOMID_SELF
 from hypervisor.abi.xen import HypercallNr
 from hypervisor.events.channels import PortState
 from hypervisor.hypercalls.caller import Caller
@@ -16,7 +17,7 @@ from hypervisor.hypercalls.table import Absent, SubOp, call_subop, hypercall, su
 
 def bind_interdomain(caller: Caller, arg: abi.EvtchnBindInterdomain) -> None:
     """Connect to an unbound port of another domain, or of the caller for a loopback."""
-    remote_domid = caller.dom.domid if arg.remote_dom == 0x7FF0 else arg.remote_dom
+    remote_domid = caller.dom.domid if arg.remote_dom == DOMID_SELF else arg.remote_dom
     remote = caller.host.domains.get(remote_domid)
     if remote is None:
         raise XenError(Errno.ESRCH, f"there is no domain {remote_domid}")
@@ -44,13 +45,13 @@ def send(caller: Caller, arg: abi.EvtchnSend) -> None:
 
 
 _STATUS: Final = {
-    PortState.FREE: 0,
-    PortState.RESERVED: 0,
-    PortState.UNBOUND: 1,
-    PortState.INTERDOMAIN: 2,
-    PortState.PIRQ: 3,
-    PortState.VIRQ: 4,
-    PortState.IPI: 5,
+    PortState.FREE: EvtchnStat.CLOSED,
+    PortState.RESERVED: EvtchnStat.CLOSED,
+    PortState.UNBOUND: EvtchnStat.UNBOUND,
+    PortState.INTERDOMAIN: EvtchnStat.INTERDOMAIN,
+    PortState.PIRQ: EvtchnStat.PIRQ,
+    PortState.VIRQ: EvtchnStat.VIRQ,
+    PortState.IPI: EvtchnStat.IPI,
 }
 
 
@@ -74,7 +75,7 @@ def status(caller: Caller, arg: abi.EvtchnStatus) -> None:
 def alloc_unbound(caller: Caller, arg: abi.EvtchnAllocUnbound) -> None:
     """A port that another domain may bind."""
     dom = caller.resolve(arg.dom)
-    remote = caller.dom.domid if arg.remote_dom == 0x7FF0 else arg.remote_dom
+    remote = caller.dom.domid if arg.remote_dom == DOMID_SELF else arg.remote_dom
     arg.port = caller.host.events.alloc_unbound(dom, remote)
 
 

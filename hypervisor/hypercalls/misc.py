@@ -7,12 +7,9 @@ from typing import Final
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.physdev import PhysdevOp, PhysdevSetIobitmap, PhysdevSetIopl
-from hypervisor.abi.xen import HypercallNr, VmAssistType
+from hypervisor.abi.xen import HypercallNr, VmAssistCmd, VmAssistType
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import Absent, Row, SubOp, call_subop, hypercall, subops
-
-_VMASST_CMD_ENABLE: Final = 0
-_VMASST_CMD_DISABLE: Final = 1
 
 _COMMON_ASSISTS: Final = frozenset(
     {
@@ -36,9 +33,9 @@ def vm_assist(caller: Caller, command: int, kind: int) -> int:
     if kind not in known:
         raise XenError(Errno.EINVAL, f"vm_assist type {kind} does not exist here")
     match command:
-        case 0:
+        case VmAssistCmd.ENABLE:
             caller.dom.vm_assist |= 1 << kind
-        case 1:
+        case VmAssistCmd.DISABLE:
             caller.dom.vm_assist &= ~(1 << kind)
         case _:
             raise XenError(Errno.ENOSYS, f"vm_assist command {command} is unknown")

@@ -12,24 +12,29 @@ from typing import Final
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.layout import layout
-from hypervisor.abi.xen import HypercallNr, MmuextCmd, MmuextOp, MmuUpdate
+from hypervisor.abi.width import Width
+from hypervisor.abi.xen import (
+    UVMF_FLUSHTYPE_MASK,
+    UVMF_INVLPG,
+    UVMF_TLB_FLUSH,
+    HypercallNr,
+    MmuCommand,
+    MmuextCmd,
+    MmuextOp,
+    MmuUpdate,
+)
 from hypervisor.domain.domain import Domain
-from hypervisor.hypercalls.caller import DOMID_SELF, Caller
+from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import Absent, Row, SubOp, hypercall, subops
 from hypervisor.mm.descriptors import MAX_LDT_ENTRIES
 from hypervisor.mm.frames import FrameType
 from hypervisor.mm.walk import walk
 from hypervisor.x86.paging import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
-MMU_NORMAL: Final = 0
-MMU_MACHPHYS: Final = 1
-MMU_PRESERVE_AD: Final = 2
-MMU_UPDATE_PREEMPTED: Final = 1 << 31
-_UPDATE_BYTES: Final = 16
-
-UVMF_FLUSHTYPE: Final = 3
-UVMF_TLB_FLUSH: Final = 1
-UVMF_INVLPG: Final = 2
+MMU_UPDATE_PREEMPTED: Final = 1 << 31  # Xen's own, in a count (arch/x86/include/asm/mm.h)
+_UPDATE_BYTES: Final = layout(MmuUpdate, Width.X86_64).size  # the same in all widths
+#: Plain ints: attributes of an enumeration cost more than the comparison.
+_NORMAL, _MACHPHYS, _PRESERVE_AD = map(int, MmuCommand)
 
 
 # --- mmu_update
@@ -64,16 +69,15 @@ def _foreign(caller: Caller, domid: int) -> Domain:
 def _one_update(caller: Caller, target: Domain, ptr: int, val: int) -> None:
     command = ptr & 3
     ptr &= ~3
-    match command:
-        case 0 | 2:
-            _write_word(caller, target, ptr, val, preserve_ad=command == MMU_PRESERVE_AD)
-        case 1:
-            mfn = ptr >> PAGE_SHIFT
-            caller.host.frames.get_page(mfn, target.domid)
-            caller.host.frames.put_page(mfn)
-            caller.host.m2p.set(mfn, val)
-        case _:
-            raise XenError(Errno.ENOSYS, f"mmu_update command {command} is unknown")
+    if command in (_NORMAL, _PRESERVE_AD):
+        _write_word(caller, target, ptr, val, preserve_ad=command == _PRESERVE_AD)
+    elif command == _MACHPHYS:
+        mfn = ptr >> PAGE_SHIFT
+        caller.host.frames.get_page(mfn, target.domid)
+        caller.host.frames.put_page(mfn)
+        caller.host.m2p.set(mfn, val)
+    else:
+        raise XenError(Errno.ENOSYS, f"mmu_update command {command} is unknown")
 
 
 def _write_word(caller: Caller, target: Domain, maddr: int, val: int, *, preserve_ad: bool) -> None:
@@ -129,13 +133,11 @@ def _update_va_mapping(caller: Caller, owner: Domain, vaddr: int, entry: int, fl
     if tables.mode.entry_bytes == 4:
         entry &= 0xFFFF_FFFF
     tables.update_entry(leaf.entry_maddr, entry, owner=owner.domid)
-    match flags & UVMF_FLUSHTYPE:
-        case 1:
-            caller.host.flush_tlb()
-        case 2:
-            caller.host.cpu.flush_tlb_page(vaddr)
-        case _:
-            pass
+    flush = flags & UVMF_FLUSHTYPE_MASK
+    if flush == UVMF_TLB_FLUSH:
+        caller.host.flush_tlb()
+    elif flush == UVMF_INVLPG:
+        caller.host.cpu.flush_tlb_page(vaddr)
     return 0
 
 
@@ -285,4 +287,4 @@ MMUEXT_OPS: Final[dict[int, Row]] = {
 }
 subops(HypercallNr.MMUEXT_OP, MMUEXT_OPS)
 
-__all__ = ["DOMID_SELF", "MMUEXT_OPS", "mmu_update", "mmuext_op", "set_baseptr"]
+__all__ = ["MMUEXT_OPS", "mmu_update", "mmuext_op", "set_baseptr"]

@@ -15,7 +15,7 @@ from hypervisor.abi.vcpu import (
     VcpuSetSingleshotTimer,
 )
 from hypervisor.abi.xen import HypercallNr
-from hypervisor.domain.domain import VCPU_INFO_BYTES, Vcpu, VcpuState
+from hypervisor.domain.domain import PENDING_SEL_OFFSET, VCPU_INFO_BYTES, Vcpu, VcpuState
 from hypervisor.events.timers import TimerKey, TimerKind
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import Absent, Row, SubOp, hypercall, subops
@@ -46,7 +46,8 @@ def register_vcpu_info(caller: Caller, vcpu: Vcpu, arg: VcpuRegisterVcpuInfo) ->
     # Events may have gone to the old place meanwhile: let the guest look at every port.
     size = caller.width.word_bytes
     view[at] = 1
-    view[at + size : at + 2 * size] = b"\xff" * size
+    selector = at + PENDING_SEL_OFFSET[size]
+    view[selector : selector + size] = b"\xff" * size
 
 
 def set_singleshot_timer(caller: Caller, vcpu: Vcpu, arg: VcpuSetSingleshotTimer) -> None:
