@@ -93,7 +93,7 @@ class Backends:
         count = self._stream(dom.console_mfn, CONSOLE_IN).write(bytes(typed))
         del typed[:count]
         if count:
-            self._host.events.set_pending(dom, dom.console_port)
+            self._host.events.notify_guest(dom, dom.console_port, "console")
 
     # --- xenstore --------------------------------------------------------------------------------
     def _serve_xenstore(self, dom: Domain) -> None:
@@ -111,7 +111,7 @@ class Backends:
         count = self._stream(dom.store_mfn, XENSTORE_REPLIES).write(bytes(connection.output))
         del connection.output[:count]
         if count:
-            self._host.events.set_pending(dom, dom.store_port)
+            self._host.events.notify_guest(dom, dom.store_port, "xenstore")
 
 
 def _uuid(dom: Domain) -> str:

@@ -133,9 +133,7 @@ class EventChannels:
             raise XenError(
                 Errno.EINVAL, f"port {remote_port} of d{remote.domid} is not open to d{dom.domid}"
             )
-        near = Channel(
-            PortState.INTERDOMAIN, remote_domid=remote.domid, remote_port=remote_port
-        )
+        near = Channel(PortState.INTERDOMAIN, remote_domid=remote.domid, remote_port=remote_port)
         self.tables[dom.domid].channels[port] = near
         far.state, far.remote_domid, far.remote_port = PortState.INTERDOMAIN, dom.domid, port
         # Something may have been sent before this end existed: better one event too many.

@@ -41,10 +41,19 @@ class Caller:
         """The caller's ABI."""
         return self.current.vcpu.width
 
-    def require_self(self, domid: int) -> None:
-        """Refuse a domain other than the caller itself: acting on others needs privilege."""
-        if domid not in (DOMID_SELF, self.dom.domid):
-            self.resolve(domid)
+    def find(self, domid: int) -> Domain:
+        """The domain that `domid` names, DOMID_SELF being the caller. Raises XenError(ESRCH)."""
+        if domid in (DOMID_SELF, self.dom.domid):
+            return self.dom
+        dom = self.host.domains.get(domid)
+        if dom is None:
+            raise XenError(Errno.ESRCH, f"there is no domain {domid:#x}")
+        return dom
+
+    def require_target(self, dom: Domain) -> None:
+        """Acting on a domain needs to be it, or to be privileged (XSM_TARGET). Raises EPERM."""
+        if dom is not self.dom and not self.dom.privileged:
+            raise XenError(Errno.EPERM, f"d{self.dom.domid} may not act on d{dom.domid}")
 
     def resolve(self, domid: int) -> Domain:
         """The domain that `domid` names, if the caller may act on it.
@@ -52,14 +61,13 @@ class Caller:
         Raises XenError(ESRCH) if there is none, XenError(EPERM) if it is another one and the caller
         is not privileged.
         """
-        if domid in (DOMID_SELF, self.dom.domid):
-            return self.dom
-        if not self.dom.privileged:
-            raise XenError(Errno.EPERM, f"d{self.dom.domid} may not act on d{domid}")
-        dom = self.host.domains.get(domid)
-        if dom is None:
-            raise XenError(Errno.ESRCH, f"there is no domain {domid}")
+        dom = self.find(domid)
+        self.require_target(dom)
         return dom
+
+    def require_self(self, domid: int) -> None:
+        """Refuse a domain other than the caller itself, as far as that is another's to refuse."""
+        self.resolve(domid)
 
     def vcpu_of(self, vcpu_id: int) -> Vcpu:
         """A vCPU of the caller's domain. Raises XenError(ENOENT)."""

@@ -17,10 +17,7 @@ from hypervisor.hypercalls.table import Absent, SubOp, call_subop, hypercall, su
 
 def bind_interdomain(caller: Caller, arg: abi.EvtchnBindInterdomain) -> None:
     """Connect to an unbound port of another domain, or of the caller for a loopback."""
-    remote_domid = caller.dom.domid if arg.remote_dom == DOMID_SELF else arg.remote_dom
-    remote = caller.host.domains.get(remote_domid)
-    if remote is None:
-        raise XenError(Errno.ESRCH, f"there is no domain {remote_domid}")
+    remote = caller.find(arg.remote_dom)
     arg.local_port = caller.host.events.bind_interdomain(caller.dom, remote, arg.remote_port)
 
 
@@ -56,9 +53,10 @@ _STATUS: Final = {
 
 
 def status(caller: Caller, arg: abi.EvtchnStatus) -> None:
-    """What a port is bound to."""
-    dom = caller.resolve(arg.dom)
+    """What a port is bound to; fields that do not belong to its kind stay as they were."""
+    dom = caller.find(arg.dom)
     channel = caller.host.events.channel(dom, arg.port)
+    caller.require_target(dom)
     arg.status = _STATUS[channel.state]
     arg.vcpu = channel.vcpu_id
     match channel.state:
@@ -69,12 +67,14 @@ def status(caller: Caller, arg: abi.EvtchnStatus) -> None:
         case PortState.VIRQ:
             arg.u = channel.virq
         case _:
-            arg.u = 0
+            pass
 
 
 def alloc_unbound(caller: Caller, arg: abi.EvtchnAllocUnbound) -> None:
     """A port that another domain may bind."""
-    dom = caller.resolve(arg.dom)
+    dom = caller.find(arg.dom)
+    caller.host.events.get_free_port(dom)  # ENOSPC is found out before EPERM
+    caller.require_target(dom)
     remote = caller.dom.domid if arg.remote_dom == DOMID_SELF else arg.remote_dom
     arg.port = caller.host.events.alloc_unbound(dom, remote)
 
@@ -90,8 +90,12 @@ def unmask(caller: Caller, arg: abi.EvtchnUnmask) -> None:
 
 
 def reset(caller: Caller, arg: abi.EvtchnReset) -> None:
-    """Close all ports of a domain."""
-    caller.host.events.reset(caller.resolve(arg.dom))
+    """Close all ports of a domain, of another one only while it is paused."""
+    dom = caller.find(arg.dom)
+    caller.require_target(dom)
+    if dom is not caller.dom and not dom.paused:
+        raise XenError(Errno.EINVAL, f"d{dom.domid} is running; pause it to reset its ports")
+    caller.host.events.reset(dom)
 
 
 _FIFO: Final = Absent(Errno.ENOSYS, "the FIFO ABI is not there yet; guests use 2-level ports")
