@@ -124,11 +124,12 @@ class ConsoleioCmd(IntEnum):
 
 # --- page tables -------------------------------------------------------------------------
 class MmuCommand(IntEnum):
-    """MMU_*: the low two bits of mmu_update.ptr."""
+    """MMU_*: the bits of mmu_update.ptr below an entry's size."""
 
     NORMAL_PT_UPDATE = 0
     MACHPHYS_UPDATE = 1
     PT_UPDATE_PRESERVE_AD = 2
+    PT_UPDATE_NO_TRANSLATE = 3
 
 
 @abi_struct(size=16)

@@ -18,8 +18,8 @@ from typing import Final
 from hypervisor.abi.width import Width
 from hypervisor.abi.xen import MAX_GUEST_CMDLINE
 from hypervisor.domain.image import GuestImage
+from hypervisor.mm.entries import PAGING_MODE
 from hypervisor.mm.hole_map import HOLE
-from hypervisor.mm.pagetables import PAGING_MODE
 from hypervisor.x86.paging import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, PagingMode
 
 MAX_CMDLINE_BYTES: Final = MAX_GUEST_CMDLINE - 1  # a zero byte stands behind it

@@ -16,15 +16,15 @@ from hypervisor.mm.frames import FrameTable
 
 MAX_FRAMES: Final = 64  # Xen's default gnttab_max_frames
 INITIAL_FRAMES: Final = 1
+GRANT_TABLE_VERSION: Final = 1
 
 
 @dataclass(slots=True)
 class GrantTable:
-    """The frames of one domain's table, and the version of its entries."""
+    """The frames of one domain's table."""
 
     domid: int
     frames: list[int] = field(default_factory=list)
-    version: int = 1
 
 
 class GrantTables:
@@ -34,23 +34,26 @@ class GrantTables:
         self._frames = frames
         self.tables: dict[int, GrantTable] = {}
 
-    def table(self, dom: Domain) -> GrantTable:
-        """The table of `dom`, made on first use."""
-        if dom.domid not in self.tables:
-            self.tables[dom.domid] = GrantTable(dom.domid)
-            self.grow(dom, INITIAL_FRAMES)
-        return self.tables[dom.domid]
+    def nr_frames(self, dom: Domain) -> int:
+        """How many frames the table of `dom` has; the first is there from the start, in effect."""
+        table = self.tables.get(dom.domid)
+        return INITIAL_FRAMES if table is None else len(table.frames)
 
-    def grow(self, dom: Domain, nr_frames: int) -> None:
-        """Let the table have at least `nr_frames` frames."""
+    def grown(self, dom: Domain, nr_frames: int) -> GrantTable:
+        """The table of `dom`, with at least `nr_frames` frames.
+
+        Raises XenError, nothing changed, if there may not or cannot be so many.
+        """
         if nr_frames > MAX_FRAMES:
             raise XenError(Errno.EINVAL, f"a grant table of {nr_frames} frames; at most 64")
-        table = self.tables[dom.domid]
-        missing = nr_frames - len(table.frames)
+        table = self.tables.get(dom.domid) or GrantTable(dom.domid)
+        missing = max(nr_frames, INITIAL_FRAMES) - len(table.frames)
         if missing > 0:
             for mfn in self._frames.allocate(dom.domid, missing):
                 self._frames.lend(mfn)
                 table.frames.append(mfn)
+        self.tables[dom.domid] = table
+        return table
 
     def release(self, domid: int) -> None:
         """Give the table's frames back."""

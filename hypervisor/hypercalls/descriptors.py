@@ -16,6 +16,7 @@ from hypervisor.x86.paging import PAGE_SHIFT
 @hypercall(HypercallNr.SET_GDT, args=2)
 def set_gdt(caller: Caller, frames_vaddr: int, entries: int) -> int:
     """Use the frames listed at `frames_vaddr` as the GDT, of `entries` descriptors."""
+    entries &= 0xFFFF_FFFF  # an unsigned int to Xen
     if entries > MAX_GDT_ENTRIES:
         raise XenError(Errno.EINVAL, f"a GDT of {entries} entries; Xen's own begin at 7168")
     size = caller.width.word_bytes
@@ -27,19 +28,24 @@ def set_gdt(caller: Caller, frames_vaddr: int, entries: int) -> int:
 
 @hypercall(HypercallNr.UPDATE_DESCRIPTOR, args=4)
 def update_descriptor(caller: Caller, a: int, b: int, c: int, d: int) -> int:
-    """Change one descriptor of a table in use, or of ordinary memory that may become one."""
+    """Change one descriptor of a table in use, or of ordinary memory that may become one.
+
+    A frame that was a table last is taken as one again, its other descriptors checked, even when
+    nothing uses it (do_update_descriptor).
+    """
     maddr, desc = (a, b) if caller.width.is_64 else (a | b << 32, c | d << 32)
     if maddr & 7:
         raise XenError(Errno.EINVAL, f"descriptor address {maddr:#x} is not aligned")
+    desc = checked_descriptor(caller.width, desc)
     mfn = maddr >> PAGE_SHIFT
     tables = caller.dom.page_tables
     frames = caller.host.frames
     frames.get_page(mfn, caller.dom.domid)
     try:
-        desc = checked_descriptor(caller.width, desc)
-        is_table = frames.type_count[mfn] and frames.type[mfn] == FrameType.SEGDESC
+        is_table = frames.type[mfn] == FrameType.SEGDESC
         tables.get_page_type(mfn, FrameType.SEGDESC if is_table else FrameType.WRITABLE)
         caller.host.memory.u64[maddr >> 3] = desc
+        caller.host.cpu.code_written(maddr, 8)
         tables.put_page_type(mfn)
     finally:
         frames.put_page(mfn)

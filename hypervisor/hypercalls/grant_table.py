@@ -14,64 +14,75 @@ from hypervisor.abi.grant_table import (
     GnttabSetupTable,
     GnttabSetVersion,
 )
-from hypervisor.abi.layout import layout
 from hypervisor.abi.xen import HypercallNr
 from hypervisor.domain.domain import Domain
-from hypervisor.grants.table import MAX_FRAMES
+from hypervisor.grants.table import GRANT_TABLE_VERSION, MAX_FRAMES
 from hypervisor.hypercalls.caller import Caller
-from hypervisor.hypercalls.table import Absent, Row, SubOp, hypercall, subops
+from hypervisor.hypercalls.table import Absent, Row, SubOp, call_subop, hypercall, subops
+
+_M32: Final = 0xFFFF_FFFF
+_INT_MAX: Final = 0x7FFF_FFFF
+_VERSIONS: Final = (1, 2)
 
 
-def _target(caller: Caller, domid: int) -> Domain | None:
+def _target(caller: Caller, domid: int) -> Domain | GntStatus:
+    """The domain that is meant, or the status that says why it cannot be."""
     try:
         return caller.resolve(domid)
-    except XenError:
-        return None
+    except XenError as refusal:
+        is_unknown = refusal.errno == Errno.ESRCH
+        return GntStatus.BAD_DOMAIN if is_unknown else GntStatus.PERMISSION_DENIED
 
 
 def setup_table(caller: Caller, arg: GnttabSetupTable) -> None:
     """Grow the table and list its frames."""
     dom = _target(caller, arg.dom)
-    if dom is None:
-        arg.status = GntStatus.PERMISSION_DENIED
+    if isinstance(dom, GntStatus):
+        arg.status = dom
         return
-    grants = caller.host.grants
-    table = grants.table(dom)
-    if arg.nr_frames > MAX_FRAMES:
+    try:
+        table = caller.host.grants.grown(dom, arg.nr_frames)
+    except XenError:  # too many, or the machine has no more
         arg.status = GntStatus.GENERAL_ERROR
         return
-    grants.grow(dom, arg.nr_frames)
     size = caller.width.word_bytes
-    listed = b"".join(mfn.to_bytes(size, "little") for mfn in table.frames[: arg.nr_frames])
-    caller.mem.write(arg.frame_list, listed)
     arg.status = GntStatus.OKAY
+    try:
+        for idx, mfn in enumerate(table.frames[: arg.nr_frames]):
+            caller.mem.write(arg.frame_list + idx * size, mfn.to_bytes(size, "little"))
+    except XenError:
+        arg.status = GntStatus.BAD_VIRT_ADDR
 
 
 def query_size(caller: Caller, arg: GnttabQuerySize) -> None:
     """How large the table is, and may become."""
     dom = _target(caller, arg.dom)
-    if dom is None:
-        arg.status = GntStatus.PERMISSION_DENIED
+    if isinstance(dom, GntStatus):
+        arg.status = dom
         return
-    arg.nr_frames = len(caller.host.grants.table(dom).frames)
+    arg.nr_frames = caller.host.grants.nr_frames(dom)
     arg.max_nr_frames = MAX_FRAMES
     arg.status = GntStatus.OKAY
 
 
 def get_version(caller: Caller, arg: GnttabGetVersion) -> None:
-    """Which form of entries a domain uses."""
-    dom = caller.resolve(arg.dom)
-    arg.version = caller.host.grants.table(dom).version
+    """Which form of entries a domain uses: version 1, as none can choose the other."""
+    caller.resolve(arg.dom)
+    arg.version = GRANT_TABLE_VERSION
 
 
-def set_version(caller: Caller, arg: GnttabSetVersion) -> None:
-    """Choose the form of entries: version 1 only, as with gnttab=max-ver:1."""
-    if arg.version not in (1, 2):
-        raise XenError(Errno.EINVAL, f"grant table version {arg.version} does not exist")
-    if arg.version == 2:
-        raise XenError(Errno.ENOSYS, "grant table version 2 is not offered")
+def set_version(caller: Caller, arg: GnttabSetVersion) -> int:
+    """Choose the form of entries: version 1 only, as with gnttab=max-ver:1.
+
+    The argument says afterwards which one is in use, also when the other was refused.
+    """
+    wanted, arg.version = arg.version, GRANT_TABLE_VERSION
+    if wanted not in _VERSIONS:
+        raise XenError(Errno.EINVAL, f"grant table version {wanted} does not exist")
+    return 0 if wanted == GRANT_TABLE_VERSION else -Errno.ENOSYS
 
 
+GNTTABOP_CMD_MASK: Final = 0xFFF  # above it an argument, of cache_flush only
 _LATER: Final = Absent(Errno.ENOSYS, "mapping and copying grants is not there yet")
 
 GNTTAB_OPS: Final[dict[int, Row]] = {
@@ -92,22 +103,24 @@ GNTTAB_OPS: Final[dict[int, Row]] = {
 subops(HypercallNr.GRANT_TABLE_OP, GNTTAB_OPS)
 
 
+#: Done once, whatever the count says; the others refuse a count that is not 1.
+_COUNT_IGNORED: Final = frozenset({GnttabOp.SET_VERSION, GnttabOp.GET_VERSION})
+
+
 @hypercall(HypercallNr.GRANT_TABLE_OP, args=3)
 def grant_table_op(caller: Caller, operation: int, vaddr: int, count: int) -> int:
-    """Do one operation `count` times, each with its own argument and status."""
-    row = GNTTAB_OPS.get(operation)
+    """Do one operation, with its own argument and status."""
+    operation &= _M32
+    count &= _M32
+    if count > _INT_MAX:
+        raise XenError(Errno.EINVAL, f"{count:#x} operations: a negative int")
+    row = GNTTAB_OPS.get(operation & GNTTABOP_CMD_MASK)
+    if operation & ~GNTTABOP_CMD_MASK and operation & GNTTABOP_CMD_MASK != GnttabOp.CACHE_FLUSH:
+        raise XenError(Errno.EINVAL, f"grant_table_op {operation:#x} takes no argument in itself")
     if row is None:
         raise XenError(Errno.ENOSYS, f"grant_table_op {operation} is unknown")
     if isinstance(row, Absent):
         raise XenError(row.errno, row.reason)
-    if row.argument is None:
-        return 0
-    if operation in (GnttabOp.SETUP_TABLE, GnttabOp.QUERY_SIZE) and count != 1:
+    if count != 1 and operation not in _COUNT_IGNORED:
         raise XenError(Errno.EINVAL, f"{count} of an operation that is done once")
-    shape = layout(row.argument, caller.width)
-    for idx in range(count):
-        at = vaddr + idx * shape.size
-        argument = shape.unpack_from(caller.mem.read(at, shape.size))
-        row.handler(caller, argument)
-        caller.mem.write(at, shape.pack(argument))
-    return 0
+    return call_subop(caller, GNTTAB_OPS, operation, vaddr)

@@ -8,7 +8,7 @@ it is). The invariant that everything else rests on:
 
 so a frame mapped writable (type WRITABLE) is not a page table, and a page table is mapped writable
 by nobody (struct page_info and PGT_* in Xen's arch/x86/include/asm/mm.h). Rows are columns of
-arrays: 16 bytes a frame, so a 4 GiB machine costs 16 MiB.
+arrays: 20 bytes a frame, so a 4 GiB machine costs 20 MiB.
 
 Removing the last writable mapping does not remove it from a TLB. As in Xen, each frame remembers
 the flush epoch in which it last lost its writable type or a mapping; changing its use within the
@@ -18,7 +18,8 @@ same epoch asks for a flush first (tlbflush_timestamp there).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from math import gcd
 from typing import Final
@@ -53,6 +54,7 @@ OWNER_XEN: Final = DOMID_XEN
 ALLOCATED: Final = 1 << 0  # holds the reference that the owner's reservation gives (PGC_allocated)
 PINNED: Final = 1 << 1  # holds a type and a general reference (PGT_pinned)
 VALIDATED: Final = 1 << 2  # contents checked (PGT_validated)
+LENT: Final = 1 << 3  # a page of Xen's that its owner may map; in nobody's reservation
 
 _MAX_COUNT: Final = (1 << 31) - 1
 
@@ -69,18 +71,29 @@ class FrameTable:
         self.flags = bytearray(nr)
         self.type_count = array("I", [0]) * nr
         self.ref_count = array("I", [0]) * nr
-        self.stamp = array("I", [0]) * nr  # flush epoch of the last lost mapping
+        self.stamp = array("Q", [0]) * nr  # flush epoch of the last lost mapping
         self.epoch = 1  # advanced by flushed()
-        self.flush_needed: Callable[[], None] = (
-            _no_tlb  # flushes the TLB; set by the owner of the CPU
-        )
+        # filled by the owner of the CPU
+        self.flush_needed: Callable[[], None] = _no_tlb  # flushes the TLB
+        self.scrubbed: Callable[[int], None] = _no_code  # a frame's old contents are no code now
         self._free = _scattered(nr, seed)
+        self._held: Counter[int] = Counter()  # frames of each owner, lent ones not counted
 
     # --- allocation --------------------------------------------------------------
     @property
     def nr_free(self) -> int:
         """Frames that belong to nobody."""
         return len(self._free)
+
+    def free_list(self) -> list[int]:
+        """The frames that belong to nobody; the last is given next."""
+        return list(self._free)
+
+    def nr_held(self, owner: int) -> int:
+        """How many frames `owner` keeps from others: its reservation, and what it gave up but still
+        maps (domain_tot_pages in Xen, which counts a frame until nothing names it).
+        """
+        return self._held[owner]
 
     def allocate(self, owner: int, count: int) -> list[int]:
         """Give `count` zeroed frames to `owner`, in no useful order; each holds one reference.
@@ -94,15 +107,20 @@ class FrameTable:
             raise XenError(Errno.ENOMEM, f"{count} frames wanted, {len(free)} free")
         taken = free[len(free) - count :]
         del free[len(free) - count :]
+        self._give(taken, owner)
+        return taken
+
+    def _give(self, mfns: Sequence[int], owner: int) -> None:
+        """Free frames are `owner`'s; no stale translation of them is left."""
+        self._held[owner] += len(mfns)
         epoch_used = False
-        for mfn in taken:
+        for mfn in mfns:
             self.owner[mfn] = owner
             self.ref_count[mfn] = 1
             self.flags[mfn] = ALLOCATED
             epoch_used = epoch_used or self.stamp[mfn] == self.epoch
         if epoch_used:
             self.flush_needed()
-        return taken
 
     def allocate_extent(self, owner: int, count: int) -> list[int]:
         """`count` neighbouring, aligned frames (a power of two) for `owner`.
@@ -111,21 +129,19 @@ class FrameTable:
         """
         if count == 1:
             return self.allocate(owner, 1)
-        for first in range(count, self.nr_frames - count + 1, count):
-            if all(self.owner[mfn] == OWNER_FREE for mfn in range(first, first + count)):
-                self.take(set(range(first, first + count)), owner)
-                self.flush_needed()
-                return list(range(first, first + count))
+        if count <= len(self._free):
+            all_free = array("H", [OWNER_FREE]) * count
+            for first in range(count, self.nr_frames - count + 1, count):
+                if self.owner[first : first + count] == all_free:
+                    return self.take(range(first, first + count), owner)
         raise XenError(Errno.ENOMEM, f"no {count} neighbouring frames are free")
 
-    def take(self, mfns: set[int], owner: int) -> None:
+    def take(self, mfns: range, owner: int) -> list[int]:
         """Give these very frames, all free, to `owner`: for what must lie contiguously."""
         assert all(self.owner[mfn] == OWNER_FREE for mfn in mfns), "a wanted frame is in use"
         self._free = [mfn for mfn in self._free if mfn not in mfns]
-        for mfn in mfns:
-            self.owner[mfn] = owner
-            self.ref_count[mfn] = 1
-            self.flags[mfn] = ALLOCATED
+        self._give(mfns, owner)
+        return list(mfns)
 
     def allocate_xen(self, count: int) -> list[int]:
         """Frames for Xen's own use: no domain can ever map them."""
@@ -156,11 +172,14 @@ class FrameTable:
 
     def _free_frame(self, mfn: int) -> None:
         assert self.type_count[mfn] == 0, f"mfn {mfn:#x} freed while typed"
+        if not self.flags[mfn] & LENT:
+            self._held[self.owner[mfn]] -= 1
         self.owner[mfn] = OWNER_FREE
         self.type[mfn] = FrameType.NONE
         self.flags[mfn] = 0
         self.stamp[mfn] = self.epoch
         self.memory.frame(mfn)[:] = _ZERO_FRAME
+        self.scrubbed(mfn)
         self._free.append(mfn)
 
     # --- pages of Xen's that a domain may map ----------------------------------------
@@ -170,7 +189,8 @@ class FrameTable:
         It is typed writable for good, so it never becomes a page table, and it is in nobody's
         reservation, so no guest can give it away (share_xen_page_with_guest in Xen).
         """
-        self.flags[mfn] = 0
+        self._held[self.owner[mfn]] -= 1
+        self.flags[mfn] = LENT
         self.type[mfn] = FrameType.WRITABLE
         self.type_count[mfn] = 1
 
@@ -220,6 +240,10 @@ _ZERO_FRAME: Final = bytes(4096)
 
 def _no_tlb() -> None:
     """A frame table without a CPU has no TLB to flush."""
+
+
+def _no_code(mfn: int) -> None:
+    """A frame table without a CPU has no translated code to forget."""
 
 
 def _scattered(nr: int, seed: int) -> list[int]:

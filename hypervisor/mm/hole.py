@@ -15,13 +15,17 @@ GDT (the guest's 14, then Xen's own) and 16 for the LDT, at `base + vcpu * 0x200
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from hypervisor.abi.errors import XenError
 from hypervisor.abi.width import Width
+from hypervisor.mm.entries import PAGING_MODE
 from hypervisor.mm.frames import OWNER_XEN, FrameTable
 from hypervisor.mm.hole_map import GDT_GUEST_PAGES, HOLE, LDT_OFFSET, WINDOW_SHIFT
-from hypervisor.mm.pagetables import PAGING_MODE, XenSlots
+from hypervisor.mm.pagetables import XenSlots
 from hypervisor.x86.paging import (
     PAGE_SHIFT,
     PAGE_SIZE,
@@ -66,8 +70,8 @@ class M2P:
 
     def set(self, mfn: int, pfn: int) -> None:
         """Record that `mfn` is its owner's `pfn`."""
-        self._m2p32[mfn] = pfn
-        self._m2p64[mfn] = pfn
+        self._m2p32[mfn] = pfn & INVALID_M2P_32
+        self._m2p64[mfn] = pfn & INVALID_M2P_64
 
     def clear(self, mfn: int) -> None:
         """Record that `mfn` has no pseudo-physical number."""
@@ -89,9 +93,7 @@ def _contiguous(frames: FrameTable, count: int) -> list[int]:
     start = 1
     while any(frames.owner[mfn] == OWNER_XEN for mfn in range(start, start + count)):
         start += 1
-    wanted = set(range(start, start + count))
-    frames.take(wanted, OWNER_XEN)
-    return sorted(wanted)
+    return frames.take(range(start, start + count), OWNER_XEN)
 
 
 class XenMappings:
@@ -109,12 +111,13 @@ class XenMappings:
         slots = dict(self._m2p_entries(width))
         builder = _TableBuilder(self.frames, mode, _top_level(mode))
         leaves: list[int] = []
-        for vcpu in range(nr_vcpus):
-            base = hole.windows_vaddr + (vcpu << WINDOW_SHIFT)
-            leaves.append(builder.leaf_entry(base, slots))
-            page = base + (GDT_GUEST_PAGES << PAGE_SHIFT)
-            entry = gdt_frame << PAGE_SHIFT | _leaf_flags(mode)
-            builder.write(builder.leaf_entry(page, slots), entry)
+        with builder.all_or_nothing():
+            for vcpu in range(nr_vcpus):
+                base = hole.windows_vaddr + (vcpu << WINDOW_SHIFT)
+                leaves.append(builder.leaf_entry(base, slots))
+                page = base + (GDT_GUEST_PAGES << PAGE_SHIFT)
+                entry = gdt_frame << PAGE_SHIFT | _leaf_flags(mode)
+                builder.write(builder.leaf_entry(page, slots), entry)
         size = mode.entry_bytes
         raw = bytearray((hole.end_slot - hole.first_slot) * size)
         for slot, entry in slots.items():
@@ -129,10 +132,11 @@ class XenMappings:
             slots: dict[int, int] = {}
             builder = _TableBuilder(self.frames, mode, _top_level(mode))
             vaddr = HOLE[width].m2p_vaddr
-            for mfn in self.m2p.table_frames(width):
-                entry = mfn << PAGE_SHIFT | _leaf_flags(mode)
-                builder.write(builder.leaf_entry(vaddr, slots), entry)
-                vaddr += PAGE_SIZE
+            with builder.all_or_nothing():
+                for mfn in self.m2p.table_frames(width):
+                    entry = mfn << PAGE_SHIFT | _leaf_flags(mode)
+                    builder.write(builder.leaf_entry(vaddr, slots), entry)
+                    vaddr += PAGE_SIZE
             self._m2p_slots[width] = slots
         return self._m2p_slots[width]
 
@@ -178,6 +182,16 @@ class _TableBuilder:
         self.top = top
         self.tables: list[int] = []
         self._words = frames.memory.u32 if mode.entry_bytes == 4 else frames.memory.u64
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Whoever runs out of memory within gives the tables made so far back."""
+        try:
+            yield
+        except XenError:
+            for mfn in self.tables:
+                self.frames.release_allocation(mfn)
+            raise
 
     def leaf_entry(self, vaddr: int, slots: dict[int, int]) -> int:
         """The machine address of `vaddr`'s level-1 entry; tables below `slots` made as needed."""

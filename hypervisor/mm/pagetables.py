@@ -5,20 +5,36 @@ on the frame it names (and a type reference: WRITABLE for a writable leaf, the n
 above). While a table is validated no entry of it changes but through `update_entry`, because no
 writable mapping of it can exist. When the last type reference goes, all entries give theirs back.
 
+Both can mean work on every table below, so both can stop half way, between tables, when a
+hypercall has used up its `budget`: validating raises OutOfBudget, and the tables done so far
+stay held in `kept` until the same operation has been tried again; giving back leaves the rest in
+`doomed`, for `reap`. So no table is ever half validated. (Xen keeps its progress in the tables
+instead, as PGT_partial, and in old_guest_table.)
+
 Rules and error numbers are those of Xen 4.17's arch/x86/mm.c (get_page_from_l1e, promote_l2_table,
-mod_l1_entry and neighbours). Not here yet: linear page tables, batches by array operations.
+mod_l1_entry and neighbours). Not here yet: linear page tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVarTuple
 
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.width import Width
 from hypervisor.mm.descriptors import check_page
+from hypervisor.mm.entries import (
+    DISALLOWED,
+    INVALID_PTE_MFN,
+    LEVEL_OF,
+    PAGING_MODE,
+    TYPE_OF_LEVEL,
+    adjusted,
+    same_references,
+)
 from hypervisor.mm.frames import (
     PINNED,
     VALIDATED,
@@ -27,70 +43,24 @@ from hypervisor.mm.frames import (
     FrameType,
 )
 from hypervisor.x86.paging import (
-    LEGACY,
-    LONG,
     PAE,
     PAGE_SHIFT,
     PTE_A,
     PTE_D,
     PTE_FRAME,
-    PTE_G,
-    PTE_NX,
     PTE_P,
-    PTE_PAT,
-    PTE_PCD,
-    PTE_PWT,
     PTE_RW,
-    PTE_US,
     PagingMode,
 )
 
-PAGING_MODE: Final = {Width.X86_32: LEGACY, Width.X86_32P: PAE, Width.X86_64: LONG}
+_Args = TypeVarTuple("_Args")
+UNLIMITED: Final = sys.maxsize
+_PAE_XEN_SLOT: Final = 3  # of a PAE L3: names the L2 with Xen's slots
+_MFN_4GIB: Final = 1 << 20
 
-#: Software bits of 64-bit guests' leaves (_PAGE_GUEST_KERNEL, _PAGE_GNTTAB in Xen's x86_64/page.h).
-PTE_GUEST_KERNEL: Final = 1 << 52
-PTE_GNTTAB: Final = 1 << 62
 
-_UNCACHED: Final = PTE_PWT | PTE_PCD | PTE_PAT
-_HIGH: Final = 0xFFF << 52
-_NO_HIGH: Final = _HIGH & ~PTE_NX
-
-#: Bits that an entry of each level must not have set, by width (L1..L4_DISALLOW_MASK).
-#: A leaf may be global; an uncached one needs a domain with hardware, which no domain here has.
-DISALLOWED: Final[dict[Width, tuple[int, ...]]] = {
-    Width.X86_32: (0, _UNCACHED, _UNCACHED | PTE_G),
-    Width.X86_32P: (
-        0,
-        _UNCACHED | _NO_HIGH,
-        _UNCACHED | PTE_G | _NO_HIGH,
-        _UNCACHED | PTE_G | _HIGH,
-    ),
-    Width.X86_64: (
-        0,
-        _UNCACHED | PTE_GNTTAB,
-        _UNCACHED | PTE_G,
-        _UNCACHED | PTE_G,
-        _UNCACHED | PTE_G,
-    ),
-}
-
-#: Bits of a leaf that may change without its references changing (FASTPATH_FLAG_WHITELIST).
-_CHEAP_BITS: Final = PTE_NX | (0x7FF << 52) | 0xE00 | PTE_G | PTE_D | PTE_A | PTE_US
-
-_LEVEL_OF: Final = {
-    FrameType.L1: 1,
-    FrameType.L2: 2,
-    FrameType.XEN_L2: 2,
-    FrameType.L3: 3,
-    FrameType.L4: 4,
-}
-_TYPE_OF_LEVEL: Final = (
-    FrameType.NONE,
-    FrameType.L1,
-    FrameType.L2,
-    FrameType.L3,
-    FrameType.L4,
-)
+class OutOfBudget(Exception):
+    """The budget is used up; nothing has changed but `kept`. To be tried again, not a refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +83,10 @@ class PageTables:
         self.mode: PagingMode = PAGING_MODE[width]
         self.xen_slots = xen_slots
         self.disallowed = DISALLOWED[width]
+        self.budget = UNLIMITED  # entries that may still be looked at before OutOfBudget
+        self.kept: dict[int, list[int]] = {}  # tables held for a retry, by who will retry
+        self.doomed: list[int] = []  # tables whose references are still to be given back
+        self._keep: list[int] = []  # being collected while OutOfBudget unwinds
         memory = frames.memory
         self._words = memory.u32 if self.mode.entry_bytes == 4 else memory.u64
         self._shift = self.mode.entry_shift
@@ -120,14 +94,14 @@ class PageTables:
     @property
     def root_type(self) -> FrameType:
         """The type of a top-level table."""
-        return _TYPE_OF_LEVEL[self.mode.levels]
+        return TYPE_OF_LEVEL[self.mode.levels]
 
     # --- types -------------------------------------------------------------------
     def get_page_type(self, mfn: int, want: FrameType) -> None:
         """Hold one more type reference on `mfn`, its contents validated as `want`.
 
-        Raises XenError(EINVAL) if it is in use as another type, or if an entry is refused; nothing
-        has changed then.
+        Raises XenError if it is in use as another type, or if an entry is refused; nothing has
+        changed then.
         """
         frames = self.frames
         if frames.type_count[mfn]:
@@ -143,7 +117,7 @@ class PageTables:
         if want in VALIDATED_TYPES:
             try:
                 self._validate(mfn, want)
-            except XenError:
+            except (XenError, OutOfBudget):
                 frames.type_count[mfn] = 0
                 frames.type[mfn] = before
                 raise
@@ -166,7 +140,7 @@ class PageTables:
         self.frames.get_page(mfn, self.domid)
         try:
             self.get_page_type(mfn, want)
-        except XenError:
+        except (XenError, OutOfBudget):
             self.frames.put_page(mfn)
             raise
 
@@ -174,6 +148,40 @@ class PageTables:
         """The opposite of get_page_and_type."""
         self.put_page_type(mfn)
         self.frames.put_page(mfn)
+
+    # --- work in pieces --------------------------------------------------------------
+    def retryable(self, who: int, operation: Callable[[*_Args], None], *args: *_Args) -> None:
+        """Do `operation`; if it is OutOfBudget, what it validated stays held for `who` tries again.
+
+        What was kept from the time before is let go after the new attempt, which therefore found
+        it validated.
+        """
+        before = self.kept.pop(who, [])
+        self._keep = []
+        try:
+            operation(*args)
+        except OutOfBudget:
+            self.kept[who] = self._keep
+            raise
+        finally:
+            self.doomed += before
+            if before:
+                self.reap()
+
+    def reap(self) -> bool:
+        """Give back what is doomed as far as the budget goes; True when nothing is left."""
+        while self.doomed and self.budget > 0:
+            self.budget -= 1
+            self.put_page_and_type(self.doomed.pop())
+        return not self.doomed
+
+    def abandon(self) -> None:
+        """Nobody will try anything again: the domain ends."""
+        for held in self.kept.values():
+            self.doomed += held
+        self.kept.clear()
+        self.budget = UNLIMITED
+        self.reap()
 
     # --- pins --------------------------------------------------------------------
     def pin(self, mfn: int, want: FrameType) -> None:
@@ -200,7 +208,7 @@ class PageTables:
         if self.frames.type_count[mfn] == 0:
             return FrameType.NONE
         kind = FrameType(self.frames.type[mfn])
-        return kind if kind in _LEVEL_OF else FrameType.NONE
+        return kind if kind in LEVEL_OF else FrameType.NONE
 
     def read_entry(self, maddr: int) -> int:
         """The entry at a machine address."""
@@ -216,7 +224,7 @@ class PageTables:
         """
         mfn = maddr >> PAGE_SHIFT
         kind = FrameType(self.frames.type[mfn])
-        level = _LEVEL_OF[kind]
+        level = LEVEL_OF[kind]
         slot = (maddr & 0xFFF) >> self._shift
         if level > 1:
             self._refuse_private_slot(kind, slot)
@@ -228,7 +236,7 @@ class PageTables:
         if preserve_ad:
             new |= words[idx] & (PTE_A | PTE_D)
         words[idx] = new
-        if old & PTE_P and not (new & PTE_P and _same_references(level, old, new)):
+        if old & PTE_P and not (new & PTE_P and same_references(level, old, new)):
             self._put_entry(level, old)
 
     def _changed(self, level: int, slot: int, old: int, new: int, owner: int) -> int:
@@ -238,40 +246,36 @@ class PageTables:
                 Errno.EINVAL,
                 f"l{level}e {new:#x}: bits {new & self.disallowed[level]:#x} are not allowed",
             )
-        if not (old & PTE_P and _same_references(level, old, new)):
+        if not (old & PTE_P and same_references(level, old, new)):
             self._get_entry(level, slot, new, owner)
-        return self._adjusted(level, new)
+        return adjusted(self.width, level, new)
 
     def _refuse_private_slot(self, kind: FrameType, slot: int) -> None:
         xen = self.xen_slots
         if kind == xen.table and xen.first <= slot < xen.end:
-            errno = Errno.EPERM if _LEVEL_OF[kind] == 2 else Errno.EINVAL
+            errno = Errno.EPERM if LEVEL_OF[kind] == 2 else Errno.EINVAL
             raise XenError(errno, f"slot {slot} of an {kind.name} table is Xen's")
-        if kind == FrameType.L3 and self.mode is PAE and slot >= 3:
+        if kind == FrameType.L3 and self.mode is PAE and slot >= _PAE_XEN_SLOT:
             raise XenError(Errno.EINVAL, f"slot {slot} of a PAE L3 table cannot change")
-
-    def _adjusted(self, level: int, entry: int) -> int:
-        """The bits that Xen forces (adjust_guest_l1e .. adjust_guest_l4e)."""
-        if self.width is Width.X86_64:
-            if level > 1:
-                return entry | PTE_US
-            if not entry & PTE_US:
-                return entry | PTE_US | PTE_GUEST_KERNEL
-            return entry if entry & PTE_GUEST_KERNEL else entry | PTE_G
-        if level == 3:
-            return entry | PTE_US | PTE_RW
-        return entry
 
     def _get_entry(self, level: int, slot: int, entry: int, owner: int) -> None:
         """Take the references of a present, allowed entry."""
         mfn = (entry & PTE_FRAME) >> PAGE_SHIFT
+        if level == 1:
+            self._get_leaf(mfn, entry, owner)
+        elif level == 3 and slot == _PAE_XEN_SLOT and self.mode is PAE:
+            self._get_xen_l2(mfn)
+        else:
+            self.get_page_and_type(mfn, TYPE_OF_LEVEL[level - 1])
+
+    def _get_leaf(self, mfn: int, entry: int, owner: int) -> None:
+        """Take the references of a leaf (get_page_from_l1e)."""
         frames = self.frames
-        if level > 1:
-            want = _TYPE_OF_LEVEL[level - 1]
-            if level == 3 and slot == 3 and self.mode is PAE:
-                want = FrameType.XEN_L2
-            self.get_page_and_type(mfn, want)
-            return
+        if mfn >= frames.nr_frames:  # would be a device's
+            errno = Errno.EINVAL if mfn == INVALID_PTE_MFN else Errno.EPERM
+            raise XenError(errno, f"mfn {mfn:#x} {frames.whose(mfn)}")
+        if frames.owner[mfn] != owner:
+            raise XenError(Errno.EBUSY, f"mfn {mfn:#x} {frames.whose(mfn)}, not d{owner}'s")
         frames.get_page(mfn, owner)
         if entry & PTE_RW:
             try:
@@ -280,11 +284,21 @@ class PageTables:
                 frames.put_page(mfn)
                 raise XenError(Errno.EBUSY, f"{refusal.why}; cannot map it writable") from None
 
+    def _get_xen_l2(self, mfn: int) -> None:
+        """The L2 that holds Xen's slots belongs to one L3 alone (pae_xen_mappings_check)."""
+        self.get_page_and_type(mfn, FrameType.XEN_L2)
+        if self.frames.type_count[mfn] != 1:
+            self.put_page_and_type(mfn)
+            raise XenError(Errno.EINVAL, f"mfn {mfn:#x} is slot 3 of another L3 table already")
+
     def _put_entry(self, level: int, entry: int) -> None:
         """Give back what a present entry held."""
         mfn = (entry & PTE_FRAME) >> PAGE_SHIFT
         if level > 1:
-            self.put_page_and_type(mfn)
+            if self.budget > 0:
+                self.put_page_and_type(mfn)
+            else:
+                self.doomed.append(mfn)
             return
         self.frames.stamp[mfn] = self.frames.epoch
         if entry & PTE_RW:
@@ -292,38 +306,54 @@ class PageTables:
         self.frames.put_page(mfn)
 
     # --- whole tables --------------------------------------------------------------
-    def _guest_slots(self, kind: FrameType) -> Iterator[int]:
-        """The slots of a table that are the guest's."""
-        nr = self.mode.slots[_LEVEL_OF[kind]]
+    def _present(self, mfn: int, kind: FrameType) -> list[tuple[int, int]]:
+        """The guest's slots of a table that are present, with their entries; charges the budget."""
+        nr = self.mode.slots[LEVEL_OF[kind]]
+        self.budget -= nr
+        first = mfn << PAGE_SHIFT >> self._shift
+        found = [
+            (slot, entry)
+            for slot, entry in enumerate(self._words[first : first + nr].tolist())
+            if entry & PTE_P
+        ]
         xen = self.xen_slots
-        if kind != xen.table:
-            yield from range(nr)
-            return
-        yield from range(xen.first)
-        yield from range(xen.end, nr)
+        if kind == xen.table:
+            found = [(slot, entry) for slot, entry in found if not xen.first <= slot < xen.end]
+        return found
 
     def _validate(self, mfn: int, kind: FrameType) -> None:
         """Take the references of all entries, or of none."""
         if kind == FrameType.SEGDESC:
             check_page(self.frames.memory, self.width, mfn)
             return
-        level = _LEVEL_OF[kind]
+        level = LEVEL_OF[kind]
         words = self._words
         first = mfn << PAGE_SHIFT >> self._shift
-        taken: list[int] = []
+        entries = self._present(mfn, kind)
+        if level == 3 and self.mode is PAE:
+            self._check_pae_l3(mfn, entries)
+        done = 0
         try:
-            for slot in self._guest_slots(kind):
-                entry = words[first + slot]
-                if entry & PTE_P:
-                    words[first + slot] = self._changed(level, slot, 0, entry, self.domid)
-                    taken.append(entry)
-                elif level == 3 and slot == 3 and self.mode is PAE:
-                    raise XenError(Errno.EINVAL, f"mfn {mfn:#x}: L3[3] must be present")
+            for slot, entry in entries:
+                if level > 1 and self.budget <= 0:
+                    raise OutOfBudget
+                words[first + slot] = self._changed(level, slot, 0, entry, self.domid)
+                done += 1
         except XenError:
-            for entry in taken:
+            for _, entry in entries[:done]:
                 self._put_entry(level, entry)
             raise
+        except OutOfBudget:
+            self._keep += [(entry & PTE_FRAME) >> PAGE_SHIFT for _, entry in entries[:done]]
+            raise
         self._fill_xen_slots(mfn, kind)
+
+    def _check_pae_l3(self, mfn: int, entries: list[tuple[int, int]]) -> None:
+        """CR3 has 32 bits there, and slot 3 leads to Xen's region (promote_l3_table)."""
+        if mfn >= _MFN_4GIB:
+            raise XenError(Errno.ERANGE, f"mfn {mfn:#x}: a PAE L3 table must lie below 4 GiB")
+        if all(slot != _PAE_XEN_SLOT for slot, _ in entries):
+            raise XenError(Errno.EINVAL, f"mfn {mfn:#x}: L3[3] must be present")
 
     def _fill_xen_slots(self, mfn: int, kind: FrameType) -> None:
         frame = self.frames.memory.frame(mfn)
@@ -337,17 +367,6 @@ class PageTables:
         """Give back the references of all entries."""
         if kind == FrameType.SEGDESC:
             return
-        level = _LEVEL_OF[kind]
-        words = self._words
-        first = mfn << PAGE_SHIFT >> self._shift
-        for slot in self._guest_slots(kind):
-            entry = words[first + slot]
-            if entry & PTE_P:
-                self._put_entry(level, entry)
-
-
-def _same_references(level: int, old: int, new: int) -> bool:
-    """Whether replacing `old` by `new` changes no count (both are present)."""
-    if level > 1:
-        return not (old ^ new) & PTE_FRAME
-    return not (old ^ new) & ~_CHEAP_BITS
+        level = LEVEL_OF[kind]
+        for _, entry in self._present(mfn, kind):
+            self._put_entry(level, entry)
