@@ -2,6 +2,10 @@
 
 They are called in the guest's EVTCHNOP_send, so whatever a guest asks of them is done when its
 hypercall returns. Input waits here until the guest's ring has room for it.
+
+Both pages belong to the guest, which can unmap them, give them back or try to make page tables of
+them. While a backend uses one, it holds a general and a writable type reference on it: the frame
+stays this domain's, and stays ordinary memory, whatever the guest does.
 """
 
 from __future__ import annotations
@@ -9,16 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hypervisor.backends.rings import (
-    CONSOLE_IN,
-    CONSOLE_OUT,
-    XENSTORE_REPLIES,
-    XENSTORE_REQUESTS,
-    ByteStream,
-)
-from hypervisor.backends.xenstore import Connection, Store, domu_tree
+from hypervisor.backends import console, xenstore_ring
+from hypervisor.backends.xenstore import Connection, Store, domu_tree, remove_domu_tree
 from hypervisor.control.host import Host
 from hypervisor.domain.domain import Domain, DomainState
+from hypervisor.mm.frames import FrameType
+from hypervisor.x86.paging import PAGE_SHIFT, PAGE_SIZE
 
 
 @dataclass(slots=True)
@@ -41,12 +41,15 @@ class Backends:
 
     def attach(self, dom: Domain) -> None:
         """Serve a new domain: its tree in xenstore, its rings."""
+        for mfn in (dom.console_mfn, dom.store_mfn):
+            dom.page_tables.get_page_and_type(mfn, FrameType.WRITABLE)
+            dom.backend_frames.append(mfn)
         domu_tree(
             self.store,
             dom.domid,
             name=dom.name,
             uuid=_uuid(dom),
-            memory_kib=dom.max_frames * 4,
+            memory_kib=dom.max_frames * PAGE_SIZE // 1024,
             vcpus=len(dom.vcpus),
             console_mfn=dom.console_mfn,
             console_port=dom.console_port,
@@ -54,12 +57,19 @@ class Backends:
             store_port=dom.store_port,
         )
         self._attached[dom.domid] = _Attached(self.store.connect(dom.domid))
+        xenstore_ring.advertise(self._page(dom.store_mfn))
+        self._flush_others(dom)
 
     def detach(self, dom: Domain) -> None:
         """Serve a domain no longer: its watches and transactions go, its tree with them."""
         attached = self._attached.pop(dom.domid, None)
-        if attached is not None:
-            self.store.release(attached.connection)
+        if attached is None:
+            return
+        self.store.release(attached.connection)
+        remove_domu_tree(self.store, dom.domid, uuid=_uuid(dom))
+        while dom.backend_frames:
+            dom.page_tables.put_page_and_type(dom.backend_frames.pop())
+        self._flush_others(dom)
 
     def _notified(self, dom: Domain, backend: str) -> None:
         match backend:
@@ -68,6 +78,19 @@ class Backends:
                 self._feed_console(dom)
             case "xenstore":
                 self._serve_xenstore(dom)
+
+    def _notify(self, dom: Domain, port: int, backend: str) -> None:
+        """Raise the port's event, unless the guest has closed it, or bound it to something else."""
+        events = self._host.events
+        if events.channel(dom, port).backend == backend:
+            events.set_pending(dom, port)
+
+    def _page(self, mfn: int) -> memoryview:
+        return self._host.memory.frame(mfn)
+
+    def _written(self, mfn: int) -> None:
+        """The guest may have code there, of all places."""
+        self._host.cpu.code_written(mfn << PAGE_SHIFT, PAGE_SIZE)
 
     # --- console ---------------------------------------------------------------------------------
     def console_input(self, domid: int, data: bytes) -> None:
@@ -78,40 +101,38 @@ class Backends:
         self._attached[domid].typed += data
         self._feed_console(dom)
 
-    def _stream(self, mfn: int, layout: object) -> ByteStream:
-        return ByteStream(self._host.memory.frame(mfn), layout)  # type: ignore[arg-type]
-
     def _drain_console(self, dom: Domain) -> None:
-        data = self._stream(dom.console_mfn, CONSOLE_OUT).read()
+        data = console.drain(self._page(dom.console_mfn))
         if data:
+            self._written(dom.console_mfn)
             self.console_output(dom, data)
 
     def _feed_console(self, dom: Domain) -> None:
         typed = self._attached[dom.domid].typed
-        if not typed:
-            return
-        count = self._stream(dom.console_mfn, CONSOLE_IN).write(bytes(typed))
-        del typed[:count]
-        if count:
-            self._host.events.notify_guest(dom, dom.console_port, "console")
+        if typed and console.feed(self._page(dom.console_mfn), typed):
+            self._written(dom.console_mfn)
+            self._notify(dom, dom.console_port, "console")
 
     # --- xenstore --------------------------------------------------------------------------------
     def _serve_xenstore(self, dom: Domain) -> None:
         connection = self._attached[dom.domid].connection
-        requests = self._stream(dom.store_mfn, XENSTORE_REQUESTS).read()
-        self.store.receive(connection, requests)
-        for attached in self._attached.values():
-            self._flush_xenstore(attached.connection)
+        if xenstore_ring.serve(self.store, connection, self._page(dom.store_mfn)):
+            self._tell(dom)
+        self._flush_others(dom)
 
-    def _flush_xenstore(self, connection: Connection) -> None:
-        """Put replies and watch events into a domain's ring, as far as they go."""
-        if not connection.output:
-            return
-        dom = self._host.domains[connection.domid]
-        count = self._stream(dom.store_mfn, XENSTORE_REPLIES).write(bytes(connection.output))
-        del connection.output[:count]
-        if count:
-            self._host.events.notify_guest(dom, dom.store_port, "xenstore")
+    def _flush_others(self, cause: Domain) -> None:
+        """What `cause` has changed, others may be waiting to hear."""
+        for domid, attached in self._attached.items():
+            if domid != cause.domid and attached.connection.queue:
+                dom = self._host.domains[domid]
+                if dom.state is DomainState.RUNNING and xenstore_ring.flush(
+                    attached.connection, self._page(dom.store_mfn)
+                ):
+                    self._tell(dom)
+
+    def _tell(self, dom: Domain) -> None:
+        self._written(dom.store_mfn)
+        self._notify(dom, dom.store_port, "xenstore")
 
 
 def _uuid(dom: Domain) -> str:

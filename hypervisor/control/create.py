@@ -134,6 +134,7 @@ def _empty_domain(
         symbols=image.symbols,
         wallclock_offset_ns=host.wallclock_offset_ns,
         nr_frames=nr_frames,
+        handle=domid.to_bytes(16, "big"),
     )
     host.domains[domid] = dom
     host.events.add_domain(dom)

@@ -10,7 +10,7 @@ from hypervisor.x86.paging import PAGE_SHIFT, PTE_P, pte_mfn
 
 
 def audit_subject(host: Host, dom: Domain) -> AuditSubject:
-    """Base pointers, descriptor tables, registered areas, and Xen pages lent to it."""
+    """Base pointers, descriptor tables, registered areas, rings, and Xen pages lent to it."""
     subject = AuditSubject(dom.page_tables)
     root = dom.page_tables.root_type
     for vcpu in dom.vcpus:
@@ -22,6 +22,7 @@ def audit_subject(host: Host, dom: Domain) -> AuditSubject:
             entry = dom.page_tables.read_entry(dom.windows.entry_maddr(vcpu.vcpu_id, page))
             if entry & PTE_P:
                 subject.typed.append((pte_mfn(entry), FrameType.SEGDESC))
+    subject.typed += [(mfn, FrameType.WRITABLE) for mfn in dom.backend_frames]
     subject.lent.append(dom.shared_info_mfn)
     if (table := host.grants.tables.get(dom.domid)) is not None:
         subject.lent += table.frames

@@ -154,6 +154,7 @@ class Domain:
     console_port: int = 0
     store_mfn: int = 0
     store_port: int = 0
+    backend_frames: list[int] = field(default_factory=list)  # rings, held writable by the VMM
     hypercall_page: int = 0  # vaddr, 0 when the image asked for none
     symbols: Symbols | None = None  # of its image, for backtraces
     wallclock_offset_ns: int = 0  # wall clock at system time 0

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from hypervisor.backends.xenstore.nodes import home_of, is_below
 from hypervisor.backends.xenstore.store import Store
+
+#: What belongs to the domain itself, and it may write and make children of.
+_OWN: Final = (
+    "control/shutdown",
+    "control/feature-poweroff",
+    "control/feature-reboot",
+    "control/feature-suspend",
+    "control/sysrq",
+    "device/suspend/event-channel",
+    "data",
+    "drivers",
+    "feature",
+    "attr",
+    "error",
+)
 
 
 def domu_tree(
@@ -18,8 +36,8 @@ def domu_tree(
     store_mfn: int,
     store_port: int,
 ) -> None:
-    """Write a new domain's home, readable by it; what it may write itself it owns."""
-    home, vm = f"/local/domain/{domid}", f"/vm/{uuid}"
+    """Write a new domain's home: readable by it, and its own where `_OWN` says so."""
+    home, vm = home_of(domid), f"/vm/{uuid}"
     for path, value in (
         (f"{vm}/name", name),
         (f"{vm}/uuid", uuid),
@@ -32,6 +50,7 @@ def domu_tree(
         (f"{home}/console/type", "xenconsoled"),
         (f"{home}/console/limit", "1048576"),
         (f"{home}/console/output", "pty"),
+        (f"{home}/console/tty", ""),
         (f"{home}/console/ring-ref", str(console_mfn)),
         (f"{home}/console/port", str(console_port)),
         (f"{home}/store/ring-ref", str(store_mfn)),
@@ -42,12 +61,17 @@ def domu_tree(
         store.write(path, value)
     for vcpu in range(vcpus):
         store.write(f"{home}/cpu/{vcpu}/availability", "online")
-    _share(store, home, domid, own=("control/shutdown", "device", "drivers", "feature", "data"))
+    for own in _OWN:
+        store.write(f"{home}/{own}", "")
+    mine = {f"{home}/{own}" for own in _OWN}
+    for path in [path for path in store.nodes if is_below(path, home) or is_below(path, vm)]:
+        if path in mine:
+            store.set_permissions(path, ("n", domid))
+        else:
+            store.set_permissions(path, ("n", 0), ("r", domid))
 
 
-def _share(store: Store, home: str, domid: int, *, own: tuple[str, ...]) -> None:
-    for path in sorted(path for path in store.nodes if path == home or path.startswith(home + "/")):
-        store.set_permissions(path, ("n", 0), ("r", domid))
-    for name in own:
-        store.write(f"{home}/{name}", "")
-        store.set_permissions(f"{home}/{name}", ("n", domid))
+def remove_domu_tree(store: Store, domid: int, *, uuid: str) -> None:
+    """A domain is gone, and all that was written for it, and by it there."""
+    store.remove(home_of(domid))
+    store.remove(f"/vm/{uuid}")

@@ -1,133 +1,81 @@
-"""The nodes: names, values, permissions.
+"""Views of the nodes: the store itself, and a transaction's private version of it.
 
-A node is immutable; a change puts another one in its place. So a transaction's snapshot is a copy
-of the dictionary, and whether a node has changed is whether it is the same object.
+Operations check everything first and then change, so a refusal leaves no trace. Both views offer
+the same operations and differ in `get` and `put` alone. A transaction copies nothing when it
+starts: it remembers each node as it first saw it, keeps its changes to itself, and can be committed
+while everything that it has seen is still so (xenstored_transaction.c).
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
-from typing import Final
+from collections import Counter
+from dataclasses import dataclass, field, replace
 
-MAX_ABSOLUTE_PATH: Final = 3072  # XENSTORE_ABS_PATH_MAX
-MAX_RELATIVE_PATH: Final = 2048  # XENSTORE_REL_PATH_MAX
-MAX_ENTRY_BYTES: Final = 2048  # quota_max_entry_size
-MAX_ENTRIES: Final = 1000  # quota_nb_entry_per_domain
-PRIVILEGED: Final = 0  # Domain 0
-
-_NAME: Final = re.compile(r"[A-Za-z0-9\-/_@]+")
-
-
-class XsError(Exception):
-    """A request is refused: `name` goes over the wire, `why` to whoever debugs it."""
-
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"{name}: {why}")
-        self.name = name
-        self.why = why
-
-
-@dataclass(frozen=True, slots=True)
-class Permission:
-    """One entry of a node's list: what `domid` may do. The first names the owner, and its letter is
-    everybody else's."""
-
-    letter: str  # n none, r read, w write, b both
-    domid: int
-
-    def text(self) -> str:
-        """As it goes over the wire."""
-        return f"{self.letter}{self.domid}"
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A name's value, permissions and children."""
-
-    value: bytes = b""
-    permissions: tuple[Permission, ...] = (Permission("n", PRIVILEGED),)
-    children: tuple[str, ...] = ()
-
-    @property
-    def owner(self) -> int:
-        """Whose node it is."""
-        return self.permissions[0].domid
-
-    def allows(self, domid: int, letter: str) -> bool:
-        """Whether `domid` may read ("r") or write ("w")."""
-        if domid in (PRIVILEGED, self.owner):
-            return True
-        for entry in self.permissions[1:]:
-            if entry.domid == domid:
-                return entry.letter in (letter, "b")
-        return self.permissions[0].letter in (letter, "b")
-
+from hypervisor.backends.xenstore.limits import (
+    MAX_NODE_BYTES,
+    MAX_NODES,
+    MAX_TRANSACTION_NODES,
+)
+from hypervisor.backends.xenstore.nodes import (
+    PRIVILEGED,
+    Node,
+    Permission,
+    Permissions,
+    XsError,
+    child_path,
+    name_of,
+    parent_of,
+)
 
 Nodes = dict[str, Node]
 
 
-def parent_of(path: str) -> str:
-    """The path one level up; the root's is the root."""
-    return path.rpartition("/")[0] or "/"
-
-
-def child_path(path: str, name: str) -> str:
-    """The path of a child."""
-    return f"{path}{name}" if path == "/" else f"{path}/{name}"
-
-
-def absolute(path: str, domid: int) -> str:
-    """The full path of what a domain wrote. Raises XsError(EINVAL) for what is no path."""
-    limit = MAX_ABSOLUTE_PATH if path.startswith("/") else MAX_RELATIVE_PATH
-    if not path or len(path) > limit or not _NAME.fullmatch(path):
-        raise XsError("EINVAL", f"{path[:80]!r} is not a path")
-    if not path.startswith("/"):
-        path = f"/local/domain/{domid}/{path}"
-    if "//" in path or (path != "/" and path.endswith("/")):
-        raise XsError("EINVAL", f"{path[:80]!r} has an empty name in it")
-    return path
-
-
-def parse_permissions(fields: list[str]) -> tuple[Permission, ...]:
-    """Permissions from the wire. Raises XsError(EINVAL)."""
-    parsed = []
-    for field in fields:
-        if not re.fullmatch(r"[nrwb][0-9]{1,5}", field):
-            raise XsError("EINVAL", f"{field!r} is not a permission")
-        parsed.append(Permission(field[0], int(field[1:])))
-    if not parsed:
-        raise XsError("EINVAL", "an empty list of permissions")
-    return tuple(parsed)
+#: What watches have to be told of: (path, is_exact), and what has to be readable to hear of it, one
+#: of these lists. Exact are nodes that went with what was above them: only watches on this very
+#: path hear of those.
+Changes = dict[tuple[str, bool], tuple[Permissions, ...]]
 
 
 @dataclass(slots=True)
 class Tree:
-    """A view of the nodes: the store's, or a transaction's. Remembers what was looked at and what
-    was changed."""
+    """The nodes, and how many each domain owns."""
 
     nodes: Nodes
-    touched: set[str]
-    changed: dict[str, bool]  # path -> whether it was removed, in order of the changes
+    owned: Counter[int]
+    changes: Changes = field(default_factory=dict)  # not told to anybody yet
 
-    @classmethod
-    def over(cls, nodes: Nodes) -> Tree:
-        """A view with nothing remembered."""
-        return cls(nodes, set(), {})
-
+    # --- what a transaction does otherwise -------------------------------------------------------
     def get(self, path: str) -> Node | None:
         """The node, whatever its permissions."""
-        self.touched.add(path)
         return self.nodes.get(path)
 
+    def put(self, path: str, node: Node | None) -> None:
+        """Put `node` in place of what is there; None removes it."""
+        self._count(self.nodes.get(path), node)
+        if node is None:
+            del self.nodes[path]
+        else:
+            self.nodes[path] = node
+
+    def nr_owned(self, domid: int) -> int:
+        """How many nodes `domid` owns."""
+        return self.owned[domid]
+
+    def _count(self, before: Node | None, after: Node | None) -> None:
+        if before is not None:
+            self.owned[before.owner] -= 1
+        if after is not None:
+            self.owned[after.owner] += 1
+
+    # --- looking ----------------------------------------------------------------------------------
     def require(self, path: str, domid: int, letter: str) -> Node:
         """The node, if `domid` may use it so. Raises XsError(ENOENT or EACCES).
 
-        Who may not read a parent is not told whether there is a child.
+        Who may not use the nearest node above is not told whether there is one below.
         """
         node = self.get(path)
         if node is None:
-            nearest = self._nearest(path)
+            _, nearest = self._nearest(path)
             if not nearest.allows(domid, letter):
                 raise XsError("EACCES", f"d{domid} may not look for {path}")
             raise XsError("ENOENT", f"{path} does not exist")
@@ -135,99 +83,176 @@ class Tree:
             raise XsError("EACCES", f"d{domid} has no {letter!r} permission for {path}")
         return node
 
-    def _nearest(self, path: str) -> Node:
-        """The closest node above `path`."""
+    def _nearest(self, path: str) -> tuple[str, Node]:
+        """The closest node above `path`; the root is always there."""
         while True:
             path = parent_of(path)
             node = self.get(path)
             if node is not None:
-                return node
+                return path, node
 
-    def _put(self, path: str, node: Node) -> None:
-        self.nodes[path] = node
-
+    # --- changing ---------------------------------------------------------------------------------
     def write(self, path: str, domid: int, value: bytes) -> None:
         """Set a value, making the node and its parents as needed."""
-        if len(value) > MAX_ENTRY_BYTES and domid != PRIVILEGED:
-            raise XsError("ENOSPC", f"a value of {len(value)} bytes; at most {MAX_ENTRY_BYTES}")
         node = self.get(path)
         if node is None:
             self._create(path, domid, value)
-        else:
-            if not node.allows(domid, "w"):
-                raise XsError("EACCES", f"d{domid} has no 'w' permission for {path}")
-            self._put(path, replace(node, value=value))
-        self.changed[path] = False
+            return
+        self.require(path, domid, "w")
+        after = replace(node, value=value)
+        _check_size(path, after, domid)
+        self.put(path, after)
+        self._changed(path, node.permissions)
 
     def mkdir(self, path: str, domid: int) -> None:
         """Make an empty node; one that exists stays as it is."""
-        node = self.get(path)
-        if node is not None:
-            if not node.allows(domid, "w"):
-                raise XsError("EACCES", f"d{domid} has no 'w' permission for {path}")
-            return
-        self._create(path, domid, b"")
-        self.changed[path] = False
+        if self.get(path) is None:
+            self._create(path, domid, b"")
+        else:
+            self.require(path, domid, "w")
 
     def _create(self, path: str, domid: int, value: bytes) -> None:
-        missing = [path]
-        while self.get(parent := parent_of(missing[-1])) is None:
-            missing.append(parent)
-        above = self.nodes[parent]
+        """Make `path` and what is missing above it; new nodes inherit permissions."""
+        top, above = self._nearest(path)
         if not above.allows(domid, "w"):
-            raise XsError("EACCES", f"d{domid} may not make {missing[-1]}")
-        self._check_quota(domid, len(missing))
-        for at in reversed(missing):
-            permissions = above.permissions
-            if domid != PRIVILEGED:
-                permissions = (Permission(permissions[0].letter, domid), *permissions[1:])
-            above = Node(value if at == path else b"", permissions)
-            self._put(at, above)
-            self._link(at)
+            raise XsError("EACCES", f"d{domid} may not make {path}")
+        permissions = above.permissions
+        if domid != PRIVILEGED:
+            permissions = (Permission(permissions[0].letter, domid), *permissions[1:])
+        names = path.removeprefix(top).strip("/").split("/")
+        fresh = [(top, replace(above, children=(*above.children, names[0])))]
+        for name, child in zip(names, [*names[1:], None], strict=True):
+            children = () if child is None else (child,)
+            node = Node(b"" if child else value, permissions, children)
+            fresh.append((child_path(fresh[-1][0], name), node))
+        self._check_count(domid, len(names))
+        for at, node in fresh:
+            _check_size(at, node, domid)
+        for at, node in fresh:
+            self.put(at, node)
+        self._changed(path, permissions)
 
-    def _check_quota(self, domid: int, more: int) -> None:
-        if domid == PRIVILEGED:
-            return
-        if sum(node.owner == domid for node in self.nodes.values()) + more > MAX_ENTRIES:
-            raise XsError("ENOSPC", f"d{domid} owns {MAX_ENTRIES} nodes already")
-
-    def _link(self, path: str) -> None:
-        parent = parent_of(path)
-        node = self.nodes[parent]
-        name = path.rpartition("/")[2]
-        self._put(parent, replace(node, children=tuple(sorted((*node.children, name)))))
+    def _check_count(self, domid: int, more: int) -> None:
+        if domid != PRIVILEGED and self.nr_owned(domid) + more > MAX_NODES:
+            raise XsError("ENOSPC", f"d{domid} would own more than {MAX_NODES} nodes")
 
     def remove(self, path: str, domid: int) -> None:
         """Remove a node and all below; one that does not exist is fine if its parent does."""
+        if self.get(path) is None:
+            _, nearest = self._nearest(path)
+            if not nearest.allows(domid, "w"):
+                raise XsError("EACCES", f"d{domid} may not look for {path}")
+            if self.get(parent_of(path)) is None:
+                raise XsError("ENOENT", f"{parent_of(path)} does not exist")
+            return
+        node = self.require(path, domid, "w")
         if path == "/":
             raise XsError("EINVAL", "the root cannot be removed")
-        node = self.get(path)
-        if node is None:
-            self.require(parent_of(path), domid, "w")
-            return
-        if not node.allows(domid, "w"):
-            raise XsError("EACCES", f"d{domid} has no 'w' permission for {path}")
-        parent = parent_of(path)
-        above = self.nodes[parent]
-        self.touched.add(parent)
-        name = path.rpartition("/")[2]
-        self._put(parent, replace(above, children=tuple(c for c in above.children if c != name)))
-        self._drop(path)
+        going = self._below(path, node)
+        parent = self._require_parent(path)
+        for at, gone in going:
+            is_top = at == path
+            above = parent if is_top else self._require_parent(at)
+            self._note(at, gone.permissions, above.permissions, is_exact=not is_top)
+        for at, _ in reversed(going):
+            self.put(at, None)
+        kept = tuple(name for name in parent.children if name != name_of(path))
+        self.put(parent_of(path), replace(parent, children=kept))
 
-    def _drop(self, path: str) -> None:
-        self.touched.add(path)
-        self.changed[path] = True
-        for name in self.nodes[path].children:
-            self._drop(child_path(path, name))
-        del self.nodes[path]
+    def _below(self, path: str, node: Node) -> list[tuple[str, Node]]:
+        """`path` and all below it, parents first. No recursion: a guest chooses the depth."""
+        found = [(path, node)]
+        for at, above in found:
+            for name in above.children:
+                below = self.get(child_path(at, name))
+                assert below is not None, f"{at} lists {name}, which does not exist"
+                found.append((child_path(at, name), below))
+        return found
 
-    def set_permissions(self, path: str, domid: int, wanted: tuple[Permission, ...]) -> None:
-        """Change who may do what; the owner cannot give the node away."""
+    def _require_parent(self, path: str) -> Node:
+        parent = self.get(parent_of(path))
+        assert parent is not None, f"{path} has no parent"
+        return parent
+
+    def set_permissions(self, path: str, domid: int, wanted: Permissions) -> None:
+        """Change who may do what. Only the owner can, and cannot give the node away."""
         node = self.require(path, domid, "w")
         if domid != PRIVILEGED:
             if node.owner != domid:
                 raise XsError("EACCES", f"d{domid} does not own {path}")
-            if wanted[0].domid != node.owner:
+            if wanted[0].domid != domid:
                 raise XsError("EPERM", f"d{domid} may not give {path} to d{wanted[0].domid}")
-        self._put(path, replace(node, permissions=wanted))
-        self.changed[path] = False
+        after = replace(node, permissions=wanted)
+        _check_size(path, after, domid)
+        self.put(path, after)
+        self._changed(path, node.permissions, wanted)
+
+    def _changed(self, path: str, *readers: Permissions) -> None:
+        self._note(path, *readers, self._require_parent(path).permissions)
+
+    def _note(self, path: str, *readers: Permissions, is_exact: bool = False) -> None:
+        """One entry for a path, however often it changes: who could read it before, and who can."""
+        before = self.changes.get((path, is_exact), ())[:1]
+        self.changes[path, is_exact] = (*before, *readers)
+
+
+def _check_size(path: str, node: Node, domid: int) -> None:
+    if domid != PRIVILEGED and node.size_bytes >= MAX_NODE_BYTES:
+        raise XsError("ENOSPC", f"{path} would take {node.size_bytes} bytes of {MAX_NODE_BYTES}")
+
+
+@dataclass(slots=True)
+class Transaction(Tree):
+    """A private version of the tree, for `domid`."""
+
+    domid: int = PRIVILEGED
+    seen: dict[str, Node | None] = field(default_factory=dict)  # as first looked at
+    mine: dict[str, Node | None] = field(default_factory=dict)  # changed here; None: removed
+    gained: Counter[int] = field(default_factory=Counter)  # nodes, by owner
+    has_failed: bool = False  # a change was refused half-way: never to be committed
+
+    def get(self, path: str) -> Node | None:
+        """The node as this transaction has it."""
+        if path in self.mine:
+            return self.mine[path]
+        if path not in self.seen:
+            if self.domid != PRIVILEGED and len(self.seen) >= MAX_TRANSACTION_NODES:
+                self.has_failed = True
+                raise XsError("ENOSPC", f"a transaction of more than {MAX_TRANSACTION_NODES} nodes")
+            self.seen[path] = self.nodes.get(path)
+        return self.seen[path]
+
+    def put(self, path: str, node: Node | None) -> None:
+        """Change the private version only."""
+        self._count(self.get(path), node)
+        self.mine[path] = node
+
+    def nr_owned(self, domid: int) -> int:
+        """How many nodes `domid` would own."""
+        return self.owned[domid] + self.gained[domid]
+
+    def _count(self, before: Node | None, after: Node | None) -> None:
+        if before is not None:
+            self.gained[before.owner] -= 1
+        if after is not None:
+            self.gained[after.owner] += 1
+
+    def commit(self) -> Changes:
+        """Make all changes at once, and say what watches have to be told.
+
+        Raises XsError: EAGAIN if what it has seen is no longer so, ENOSPC if with what others have
+        made meanwhile there are too many nodes, ENOMEM if it has failed before.
+        """
+        if self.has_failed:
+            raise XsError("ENOMEM", "a change of this transaction was refused half-way")
+        for path, node in self.seen.items():
+            if self.nodes.get(path) is not node:
+                raise XsError("EAGAIN", f"{path} was changed by somebody else")
+        for domid, gain in self.gained.items():
+            if gain > 0 and domid != PRIVILEGED and self.nr_owned(domid) > MAX_NODES:
+                raise XsError("ENOSPC", f"d{domid} would own more than {MAX_NODES} nodes")
+        store = Tree(self.nodes, self.owned)
+        for path, node in self.mine.items():
+            if node is not None or path in self.nodes:
+                store.put(path, node)
+        return self.changes

@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
 
-MAX_PAYLOAD: Final = 4096  # XENSTORE_PAYLOAD_MAX
-HEADER: Final = struct.Struct("<4I")
+from hypervisor.abi.layout import layout
+from hypervisor.abi.width import Width
+from hypervisor.abi.xs_wire import XENSTORE_PAYLOAD_MAX, XsdSockmsg
 
-
-class XsType(IntEnum):
-    """XS_*: types of messages."""
-
-    CONTROL = 0
-    DIRECTORY = 1
-    READ = 2
-    GET_PERMS = 3
-    WATCH = 4
-    UNWATCH = 5
-    TRANSACTION_START = 6
-    TRANSACTION_END = 7
-    INTRODUCE = 8
-    RELEASE = 9
-    GET_DOMAIN_PATH = 10
-    WRITE = 11
-    MKDIR = 12
-    RM = 13
-    SET_PERMS = 14
-    WATCH_EVENT = 15
-    ERROR = 16
-    IS_DOMAIN_INTRODUCED = 17
-    RESUME = 18
-    SET_TARGET = 19
-    RESET_WATCHES = 21
-    DIRECTORY_PART = 22
+_HEADER: Final = layout(XsdSockmsg, Width.X86_64)  # the same in all widths
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One request or reply."""
+    """One request, reply or event."""
 
     type: int
     req_id: int
@@ -49,22 +23,27 @@ class Message:
 
     def encode(self) -> bytes:
         """Header and payload."""
-        return HEADER.pack(self.type, self.req_id, self.tx_id, len(self.payload)) + self.payload
+        header = XsdSockmsg(self.type, self.req_id, self.tx_id, len(self.payload))
+        return _HEADER.pack(header) + self.payload
+
+
+class ProtocolError(Exception):
+    """A payload longer than any may be: what follows it cannot be understood."""
 
 
 def take_message(pending: bytearray) -> Message | None:
     """The first whole message of a stream, removed from it; None while it is incomplete.
 
-    Raises ValueError for a length that no message may have: what follows cannot be understood.
+    Raises ProtocolError as soon as the header promises too much.
     """
-    if len(pending) < HEADER.size:
+    if len(pending) < _HEADER.size:
         return None
-    kind, req_id, tx_id, length = HEADER.unpack_from(pending)
-    if length > MAX_PAYLOAD:
-        raise ValueError(f"a payload of {length} bytes; at most {MAX_PAYLOAD}")
-    end = HEADER.size + length
+    header = _HEADER.unpack_from(pending)
+    if header.len > XENSTORE_PAYLOAD_MAX:
+        raise ProtocolError(f"a payload of {header.len} bytes; at most {XENSTORE_PAYLOAD_MAX}")
+    end = _HEADER.size + header.len
     if len(pending) < end:
         return None
-    payload = bytes(pending[HEADER.size : end])
+    payload = bytes(pending[_HEADER.size : end])
     del pending[:end]
-    return Message(kind, req_id, tx_id, payload)
+    return Message(header.type, header.req_id, header.tx_id, payload)
