@@ -49,6 +49,7 @@ _SUMMARIES: Final = {
     "hello": "says which width, ring, selectors, domain and Xen it finds itself on",
     "traps": "provokes every exception, from the kernel and from user mode, and checks delivery",
     "ticker": "the clock and the timers: set_timer_op, vCPU timers, block and poll",
+    "refusals": "hypercalls that are wrong in one respect each, and the error Xen has for them",
     "bench": "loops to measure: null hypercalls, arithmetic, loads, stores (loop=..., n=...)",
 }
 

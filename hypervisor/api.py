@@ -366,4 +366,4 @@ class Machine:
     @property
     def xen_log(self) -> bytes:
         """What the hypervisor itself said (xl dmesg)."""
-        return bytes(self.vmm.host.console_ring)
+        return bytes(self.vmm.host.log.text)

@@ -24,7 +24,7 @@ from hypervisor.control.host import Host
 from hypervisor.domain.domain import Domain, DomainState, Vcpu
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.dispatch import HYPERCALL_VECTOR, Dispatcher
-from hypervisor.hypercalls.mmu import set_baseptr
+from hypervisor.hypercalls.mmuext import move_to_cr3
 from hypervisor.machine.cpu import Cpu, StateAccess, Stop
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.state import CpuState
@@ -74,7 +74,7 @@ class Vmm:
         self.host = Host(self.memory, self.cpu, RoundRobin(), seed=seed)
         current = self.current = self.host.current
         caller = Caller(self.host, current)
-        emulator = Emulator(current, self.cpu.clock.now_ns, lambda mfn: set_baseptr(caller, mfn))
+        emulator = Emulator(current, self.cpu.clock.now_ns, lambda mfn: move_to_cr3(caller, mfn))
         self.entry = TrapEntry(current, emulator, self.probes)
         self.dispatcher = Dispatcher(caller, self.entry, self.probes)
         self.backends = Backends(self.host)
@@ -121,9 +121,11 @@ class Vmm:
 
     def _emergency_write(self, dom: Domain, data: bytes) -> None:
         """console_io: Domain 0's console, and everybody's line in the hypervisor's log."""
-        self.host.console_ring += data
         if dom.privileged:
+            self.host.log.write(data)
             self._console_output(dom, data)
+        else:
+            self.host.log.write_lines(dom.domid, data)
 
     def console_input(self, domid: int, data: bytes) -> None:
         """Somebody typed at a domain's console."""
@@ -136,6 +138,8 @@ class Vmm:
 
     def destroy(self, dom: Domain) -> None:
         """End a domain and give all it had back."""
+        if self._turn is not None and self._turn.domid == dom.domid:
+            self._end_turn()
         self.backends.detach(dom)
         destroy_domain(self.host, dom)
 
@@ -194,16 +198,24 @@ class Vmm:
         now = host.now_ns
         if self._turn is not None and now >= self._turn_ends_ns:
             host.scheduler.yielded(self._turn, now)
-            self._turn = None
+            self._end_turn()
         chosen = host.scheduler.pick(now)
         if chosen is None:
-            self._turn = None
+            self._end_turn()
             return None
         vcpu, slice_ns = chosen
         if vcpu is not self._turn:
+            self._end_turn()
             self._turn = vcpu
             self._turn_ends_ns = now + slice_ns
+            self._look_for_events = True
+            host.begin_turn(vcpu)
         return vcpu
+
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            self.host.end_turn(self._turn)
+            self._turn = None
 
     @property
     def _deadline_ns(self) -> int:
@@ -246,6 +258,7 @@ class Vmm:
         host.refresh_time(vcpu)
         self.entry.user_tlb_stale = False
         vcpu.stats.switches += 1
+        self.entry.reload_segments()
         if (probe := self.probes.switch) is not None:
             probe(self.cpu.clock.now_ps(), vcpu.domid, vcpu.vcpu_id)
 

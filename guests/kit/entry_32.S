@@ -79,7 +79,10 @@ trap_entries:
  */
     .globl failsafe_entry
 failsafe_entry:
-    add $16, %esp
+    popl %ss:failsafe_selectors
+    popl %ss:failsafe_selectors + 4
+    popl %ss:failsafe_selectors + 8
+    popl %ss:failsafe_selectors + 12
     push $0
     push $VECTOR_FAILSAFE
     jmp trap_common
@@ -175,5 +178,8 @@ boot_stack_top:
     .balign 4
 trap_unwind_sp:
     .skip 4
+    .globl failsafe_selectors
+failsafe_selectors:
+    .skip 16
 
     .section .note.GNU-stack, "", @progbits

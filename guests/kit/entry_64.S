@@ -89,7 +89,10 @@ trap_entries:
 failsafe_entry:
     pop %rcx
     pop %r11
-    add $32, %rsp
+    popq failsafe_selectors
+    popq failsafe_selectors + 8
+    popq failsafe_selectors + 16
+    popq failsafe_selectors + 24
     push $0
     push $VECTOR_FAILSAFE
     jmp trap_common
@@ -189,5 +192,8 @@ boot_stack_top:
     .balign 8
 trap_unwind_sp:
     .skip 8
+    .globl failsafe_selectors
+failsafe_selectors:
+    .skip 32
 
     .section .note.GNU-stack, "", @progbits

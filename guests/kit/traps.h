@@ -91,6 +91,9 @@ void traps_register_sysenter(void);
 /* "#GP(0)", "#UD", "int 0x80". */
 void trap_describe(char *text, size_t size, word vector, word error);
 
+/* DS ES FS GS as they were to be reloaded, of the latest failsafe callback. */
+extern word failsafe_selectors[4];
+
 /* What trap_catch saw. */
 struct trap_seen {
     bool trapped;

@@ -161,6 +161,9 @@ static void test_failsafe(u64 table_maddr)
         check_skip(id, rule, "FS was not reloaded");
     else
         check_equal(id, rule, 1, failsafes);
+    if (failsafes)
+        check_equal("failsafe.frame", "whose frame has the selector", SELECTOR(CHANGING),
+                    failsafe_selectors[2]);
 }
 
 static void clear_data_segments(void)

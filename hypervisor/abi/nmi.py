@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
+
+from hypervisor.abi.layout import XenUlong, abi_struct
 
 
 class XennmiOp(IntEnum):
@@ -10,3 +13,12 @@ class XennmiOp(IntEnum):
 
     REGISTER_CALLBACK = 0
     UNREGISTER_CALLBACK = 1
+
+
+@abi_struct(size32=8, size64=16)
+@dataclass(slots=True)
+class XennmiCallback:
+    """struct xennmi_callback."""
+
+    handler_address: XenUlong
+    pad: XenUlong

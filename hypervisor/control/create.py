@@ -12,6 +12,7 @@ from typing import Final
 from hypervisor.abi.arch_x86 import FIRST_RESERVED_GDT_BYTE
 from hypervisor.abi.arch_x86_32 import FLAT_RING1_CS, FLAT_RING1_DS
 from hypervisor.abi.errors import XenError
+from hypervisor.abi.types import DOMID_FIRST_RESERVED
 from hypervisor.abi.width import Width
 from hypervisor.abi.xen import XEN_LEGACY_MAX_VCPUS
 from hypervisor.control.host import Host
@@ -47,6 +48,7 @@ from hypervisor.x86.flags import (
 )
 from hypervisor.x86.paging import PAGE_SHIFT
 
+DEFAULT_PERIOD_NS: Final = 10_000_000  # PV guests start with a 100 Hz tick (pv_vcpu_initialise)
 GDT_LIMIT: Final = FIRST_RESERVED_GDT_BYTE + 4096 - 1  # the guest's pages and Xen's
 _CPU_MODE: Final[dict[Width, Mode]] = {
     Width.X86_32: "legacy32",
@@ -75,6 +77,8 @@ def create_domain(host: Host, image: GuestImage, params: DomainParams) -> Domain
     it was.
     """
     domid = host.next_domid
+    if domid >= DOMID_FIRST_RESERVED:
+        raise BuildError(f"this machine has had {domid - 1} domains and has no number for another")
     nr_frames = params.memory_mib << 20 - PAGE_SHIFT
     layout = plan(image, nr_frames, params.cmdline, params.ramdisk)
     try:
@@ -104,11 +108,16 @@ def _empty_domain(
 ) -> Domain:
     """A domain with frames, shared_info and ports, and nothing in them yet."""
     frames = host.frames
-    windows = host.mappings.for_domain(
-        image.width, params.nr_vcpus, host.gdt_page(image.width.is_64)
-    )
-    p2m = frames.allocate(domid, nr_frames)
-    (shared_info,) = frames.allocate(domid, 1)
+    p2m = frames.allocate(domid, nr_frames + 1)
+    shared_info = p2m.pop()
+    try:
+        windows = host.mappings.for_domain(
+            image.width, params.nr_vcpus, host.gdt_page(image.width.is_64)
+        )
+    except XenError:
+        for mfn in (*p2m, shared_info):
+            frames.release_allocation(mfn)
+        raise
     frames.lend(shared_info)
     for pfn, mfn in enumerate(p2m):
         host.m2p.set(mfn, pfn)
@@ -133,7 +142,6 @@ def _empty_domain(
         paused=1,
         symbols=image.symbols,
         wallclock_offset_ns=host.wallclock_offset_ns,
-        nr_frames=nr_frames,
         handle=domid.to_bytes(16, "big"),
     )
     host.domains[domid] = dom
@@ -175,6 +183,7 @@ def _start_boot_vcpu(host: Host, dom: Domain, start: StartOfDay) -> None:
     host.descriptor_tables.load_ldt(host.current)
     vcpu.saved = state.save()
     state.load(before)
+    vcpu.periodic_ns = DEFAULT_PERIOD_NS
     host.bring_up(vcpu)
 
 
@@ -231,6 +240,7 @@ def _release_vcpu(host: Host, dom: Domain, vcpu: Vcpu) -> None:
 def _relinquish_memory(host: Host, dom: Domain) -> None:
     """Unpin every table, from the top level down, then give up the reservation."""
     frames = host.frames
+    dom.page_tables.abandon()
     owned = frames.owned_by(dom.domid)
     for kind in (FrameType.L4, FrameType.L3, FrameType.XEN_L2, FrameType.L2, FrameType.L1):
         for mfn in owned:

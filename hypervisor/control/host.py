@@ -7,8 +7,10 @@ control side asked for from outside; which of them may ask is decided by the cal
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from hypervisor.abi.xen import Virq
+from hypervisor.control.xen_log import XenLog
 from hypervisor.domain.domain import Domain, DomainState, Vcpu, VcpuState
 from hypervisor.events.channels import EventChannels
 from hypervisor.events.time import update_time
@@ -22,6 +24,9 @@ from hypervisor.sched.round_robin import Scheduler
 from hypervisor.traps.current import Current
 from hypervisor.traps.descriptor_tables import DescriptorTables
 from hypervisor.traps.segments import xen_gdt_page
+from hypervisor.x86.paging import PAGE_SHIFT, PAGE_SIZE
+
+PREEMPTION_NS: Final = 1_000_000  # what a piece of a long hypercall costs its caller: a slice
 
 
 class Host:
@@ -33,6 +38,7 @@ class Host:
         self.scheduler = scheduler
         self.frames = FrameTable(memory, seed=seed)
         self.frames.flush_needed = self.flush_tlb
+        self.frames.scrubbed = lambda mfn: cpu.code_written(mfn << PAGE_SHIFT, PAGE_SIZE)
         self.m2p = M2P(self.frames)
         self.mappings = XenMappings(self.frames, self.m2p)
         self.current = Current(cpu, self.frames)
@@ -45,7 +51,7 @@ class Host:
         self.next_domid = 1
         self.running: Vcpu | None = None  # whose state is in the CPU
         self.wallclock_offset_ns = 0
-        self.console_ring = bytearray()  # what (XEN) says: xl dmesg
+        self.log = XenLog()
         # filled by the vmm
         self.on_crash: Callable[[Domain, Vcpu, str], str] = _no_report
         self.call_by_number: Callable[[int, tuple[int, ...]], int | None] = _no_call
@@ -104,6 +110,14 @@ class Host:
         if vcpu is self.running:
             self.cpu.request_stop()
 
+    def preempt(self, vcpu: Vcpu) -> None:
+        """`vcpu` is in the middle of something long: others first.
+
+        It costs virtual time, or else a guest could make the machine work for ever at one moment.
+        """
+        self.cpu.clock.charge_ps(PREEMPTION_NS * 1000)
+        self.yield_cpu(vcpu)
+
     def _leave(self, vcpu: Vcpu) -> None:
         self.scheduler.remove(vcpu, self.now_ns)
         if vcpu is self.running:
@@ -124,9 +138,14 @@ class Host:
                 self.scheduler.add(vcpu, self.now_ns)
 
     def shutdown(self, dom: Domain, reason: int) -> None:
-        """`dom` is over by its own wish (SCHEDOP_shutdown); its memory stays for inspection."""
+        """`dom` is over by its own wish (SCHEDOP_shutdown); its memory stays for inspection.
+
+        A reason announced before counts (SCHEDOP_shutdown_code), and a domain ends once.
+        """
+        if dom.state is not DomainState.RUNNING:
+            return
         dom.state = DomainState.SHUTDOWN
-        dom.shutdown_reason = reason
+        dom.shutdown_reason = reason if dom.announced_reason is None else dom.announced_reason
         self._stop(dom)
 
     def crash(self, dom: Domain, vcpu: Vcpu, why: str) -> None:
@@ -134,6 +153,7 @@ class Host:
         if dom.state is not DomainState.RUNNING:
             return
         dom.crash_report = self.on_crash(dom, vcpu, why)
+        self.log.write(dom.crash_report.encode())
         dom.state = DomainState.CRASHED
         self._stop(dom)
 
@@ -148,6 +168,7 @@ class Host:
         if self.running is not None and self.running.domid == dom.domid:
             self.running = None
         self.events.remove_domain(dom.domid)
+        self.log.forget(dom.domid)
 
     # --- timers
     # ------------------------------------------------------------------------------------
@@ -160,19 +181,51 @@ class Host:
         """Let every timer that is due do its work."""
         now = self.now_ns
         while (fired := self.timers.pop_due(now)) is not None:
-            deadline, key = fired
+            _, key = fired
             dom = self.domains[key.domid]
             vcpu = dom.vcpus[key.vcpu_id]
-            if key.kind is TimerKind.POLL:
-                self.wake(vcpu)
-                continue
-            if key.kind is TimerKind.PERIODIC:
-                self.timers.set(key, deadline + vcpu.periodic_ns)
-            self.events.raise_virq(dom, Virq.TIMER, key.vcpu_id)
+            match key.kind:
+                case TimerKind.POLL:
+                    self.wake(vcpu)
+                case TimerKind.PERIODIC:
+                    self._periodic_work(vcpu)
+                case TimerKind.SINGLESHOT:
+                    self.events.raise_virq(dom, Virq.TIMER, key.vcpu_id)
+
+    def set_period(self, vcpu: Vcpu, period_ns: int) -> None:
+        """Let VIRQ_TIMER come every `period_ns` while `vcpu` runs; 0: not at all."""
+        self.timers.cancel(_periodic(vcpu))
+        vcpu.periodic_ns = period_ns
+        vcpu.periodic_last_ns = self.now_ns
+        if vcpu is self.running:
+            self._periodic_work(vcpu)
+            self.cpu.request_stop()
+
+    def begin_turn(self, vcpu: Vcpu) -> None:
+        """`vcpu` is about to run, and its periodic timer with it; ticks it missed are one now."""
+        self._periodic_work(vcpu)
+
+    def end_turn(self, vcpu: Vcpu) -> None:
+        """`vcpu` lost or left the CPU: its periodic timer wakes nobody (Xen's sched_switch)."""
+        self.timers.cancel(_periodic(vcpu))
+
+    def _periodic_work(self, vcpu: Vcpu) -> None:
+        """Tick if it is time, and set the timer for the next tick (vcpu_periodic_timer_work)."""
+        if not vcpu.periodic_ns:
+            return
+        now = self.now_ns
+        if now >= vcpu.periodic_last_ns + vcpu.periodic_ns:
+            vcpu.periodic_last_ns = now
+            self.events.raise_virq(self.domain_of(vcpu), Virq.TIMER, vcpu.vcpu_id)
+        self.timers.set(_periodic(vcpu), vcpu.periodic_last_ns + vcpu.periodic_ns)
 
     def refresh_time(self, vcpu: Vcpu) -> None:
         """Tell `vcpu` the time, as Xen does whenever it starts to run one."""
         update_time(self.memory, vcpu, self.now_ns)
+
+
+def _periodic(vcpu: Vcpu) -> TimerKey:
+    return TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.PERIODIC)
 
 
 def _nothing() -> None:

@@ -96,7 +96,6 @@ class Vcpu:
     syscall_callback: Callback = field(default_factory=Callback)  # 64-bit only
     syscall32_callback: Callback = field(default_factory=Callback)
     sysenter_callback: Callback = field(default_factory=Callback)
-    nmi_callback: Callback = field(default_factory=Callback)
     kernel_ss: int = 0
     kernel_sp: int = 0
     kernel_mode: bool = True  # 64-bit: in the guest's kernel, as Xen keeps track of it
@@ -113,10 +112,11 @@ class Vcpu:
     ldt_vaddr: int = 0
     ldt_entries: int = 0
     gs_base_user: int = 0  # 64-bit: the one that is not in the CPU
-    poll_ports: tuple[int, ...] = ()
+    poll_ports: tuple[int, ...] = ()  # POLLING: which port's event ends it; empty: any port's
     iobitmap_vaddr: int = 0  # PHYSDEVOP_set_iobitmap
     iobitmap_ports: int = 0
     periodic_ns: int = 0  # VCPUOP_set_periodic_timer, 0 when off
+    periodic_last_ns: int = 0  # its last tick
     time_version: int = 0
     recent: deque[tuple[int, int]] = field(
         default_factory=lambda: deque(maxlen=RECENT_HYPERCALLS)
@@ -158,7 +158,6 @@ class Domain:
     hypercall_page: int = 0  # vaddr, 0 when the image asked for none
     symbols: Symbols | None = None  # of its image, for backtraces
     wallclock_offset_ns: int = 0  # wall clock at system time 0
-    nr_frames: int = 0  # in its reservation now
 
     def is_runnable(self, vcpu: Vcpu) -> bool:
         """Whether `vcpu` may be given the CPU now."""

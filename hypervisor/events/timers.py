@@ -14,8 +14,7 @@ from enum import Enum
 class TimerKind(Enum):
     """What a timer does when it fires."""
 
-    SET_TIMER_OP = "set_timer_op"  # HYPERVISOR_set_timer_op
-    SINGLESHOT = "singleshot"  # VCPUOP_set_singleshot_timer
+    SINGLESHOT = "singleshot"  # set_timer_op and VCPUOP_set_singleshot_timer: they share it
     PERIODIC = "periodic"  # VCPUOP_set_periodic_timer
     POLL = "poll"  # the time-out of SCHEDOP_poll
 

@@ -1,7 +1,6 @@
 """Where Xen enters the guest: trap table, callbacks, kernel stack; and how the guest comes back.
 
-set_trap_table, set_callbacks, callback_op, stack_switch, iret, nmi_op, and the per-vCPU CPU state
-that has hypercalls of its own: segment bases, debug registers, CR0.TS (Xen's
+set_trap_table, set_callbacks, callback_op, nmi_op, stack_switch, iret (Xen's
 arch/x86/pv/callback.c, iret.c, misc-hypercalls.c).
 """
 
@@ -9,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from hypervisor.abi.arch_x86_64 import FLAT_KERNEL_CS64, Segbase
+from hypervisor.abi.arch_x86_32 import FLAT_RING1_CS
+from hypervisor.abi.arch_x86_64 import FLAT_KERNEL_CS64
 from hypervisor.abi.callback import (
     CALLBACKF_MASK_EVENTS,
     CallbackOp,
@@ -20,23 +20,26 @@ from hypervisor.abi.callback import (
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.layout import layout
-from hypervisor.abi.nmi import XennmiOp
+from hypervisor.abi.nmi import XennmiCallback, XennmiOp
 from hypervisor.abi.xen import TI_DPL, TI_IF, HypercallNr, TrapInfo
 from hypervisor.domain.domain import Callback, TrapGate
 from hypervisor.hypercalls.caller import Caller
-from hypervisor.hypercalls.table import Absent, SubOp, call_subop, hypercall, subops
+from hypervisor.hypercalls.table import Preempted, SubOp, call_subop, hypercall, subops
 from hypervisor.mm.descriptors import kernel_ring
 from hypervisor.traps import iret as traps_iret
-from hypervisor.traps.emulate import get_debugreg, set_debugreg, set_task_switched
-from hypervisor.traps.msr import set_base
-from hypervisor.traps.segments import SegmentFault, data_segment
-from hypervisor.x86.flags import (
-    GS,
-    MSR_FS_BASE,
-    MSR_GS_BASE,
-    MSR_KERNEL_GS_BASE,
-    is_canonical,
+from hypervisor.x86.flags import Vector, is_canonical
+
+_GATES_AT_ONCE: Final = 1024  # a table without an end is read in pieces
+_CALLBACKS_32: Final = frozenset(
+    {
+        CallbackType.EVENT,
+        CallbackType.FAILSAFE,
+        CallbackType.SYSCALL32,
+        CallbackType.SYSENTER,
+        CallbackType.NMI,
+    }
 )
+_CALLBACKS_64: Final = _CALLBACKS_32 | {CallbackType.SYSCALL}
 
 
 def _fixed_selector(caller: Caller, selector: int) -> int:
@@ -48,39 +51,54 @@ def _fixed_selector(caller: Caller, selector: int) -> int:
 # --- the trap table -------------------------------------------------------------------------------
 @hypercall(HypercallNr.SET_TRAP_TABLE, args=1)
 def set_trap_table(caller: Caller, vaddr: int) -> int:
-    """Take over gates up to one with address 0; a null table clears them all."""
+    """Take over gates up to one with address 0; a null table clears them all.
+
+    A gate that is refused ends the list, and those before it stay set.
+    """
     gates = caller.vcpu.gates
     if vaddr == 0:
-        for vector in range(len(gates)):
-            gates[vector] = TrapGate()
+        gates[:] = [TrapGate() for _ in gates]
         return 0
     shape = layout(TrapInfo, caller.width)
-    while True:
+    for _ in range(_GATES_AT_ONCE):
         info = shape.unpack_from(caller.mem.read(vaddr, shape.size))
         if info.address == 0:
             return 0
-        gates[info.vector] = TrapGate(
-            cs=_fixed_selector(caller, info.cs),
-            address=info.address,
-            dpl=info.flags & TI_DPL,
-            masks_events=bool(info.flags & TI_IF),
-        )
+        gates[info.vector] = _gate(caller, info)
         vaddr += shape.size
+    raise Preempted(vaddr)
 
 
-# --- callbacks
-# ---------------------------------------------------------------------------------------
+def _gate(caller: Caller, info: TrapInfo) -> TrapGate:
+    _require_canonical(caller, info.address)
+    return TrapGate(
+        cs=_fixed_selector(caller, info.cs),
+        address=info.address,
+        dpl=info.flags & TI_DPL,
+        masks_events=bool(info.flags & TI_IF),
+    )
+
+
+def _require_canonical(caller: Caller, address: int) -> None:
+    if caller.width.is_64 and not is_canonical(address):
+        raise XenError(Errno.EINVAL, f"handler address {address:#x} is not canonical")
+
+
+# --- callbacks ------------------------------------------------------------------------------------
 @hypercall(HypercallNr.SET_CALLBACKS, args=4)
 def set_callbacks(caller: Caller, a: int, b: int, c: int, d: int) -> int:
-    """Event and failsafe callback: (cs, eip) twice, or for 64 bits (event, failsafe, syscall)."""
-    vcpu = caller.vcpu
-    if caller.width.is_64:
-        vcpu.event_callback = Callback(FLAT_KERNEL_CS64, a)
-        vcpu.failsafe_callback = Callback(FLAT_KERNEL_CS64, b)
-        vcpu.syscall_callback = Callback(FLAT_KERNEL_CS64, c)
+    """Event and failsafe callback: (cs, eip) twice, or for 64 bits (event, failsafe, syscall).
+
+    The older form of callback_op: an address that it would refuse is passed over here.
+    """
+    if not caller.width.is_64:
+        _set_callback(caller, CallbackType.EVENT, Callback(_fixed_selector(caller, a), b))
+        _set_callback(caller, CallbackType.FAILSAFE, Callback(_fixed_selector(caller, c), d))
         return 0
-    vcpu.event_callback = Callback(_fixed_selector(caller, a), b)
-    vcpu.failsafe_callback = Callback(_fixed_selector(caller, c), d)
+    kinds = (CallbackType.EVENT, CallbackType.FAILSAFE, CallbackType.SYSCALL)
+    for kind, address in zip(kinds, (a, b, c), strict=True):
+        if is_canonical(address):
+            _set_callback(caller, kind, Callback(FLAT_KERNEL_CS64, address))
     return 0
 
 
@@ -88,8 +106,7 @@ def register(caller: Caller, arg: CallbackRegister) -> None:
     """CALLBACKOP_register."""
     masks = bool(arg.flags & CALLBACKF_MASK_EVENTS)
     if caller.width.is_64:
-        if not is_canonical(arg.address):
-            raise XenError(Errno.EINVAL, f"callback address {arg.address:#x} is not canonical")
+        _require_canonical(caller, arg.address)
         callback = Callback(FLAT_KERNEL_CS64, arg.address, masks)
     else:
         cs, eip = arg.address & 0xFFFF, arg.address >> 32
@@ -98,29 +115,37 @@ def register(caller: Caller, arg: CallbackRegister) -> None:
 
 
 def unregister(caller: Caller, arg: CallbackUnregister) -> None:
-    """CALLBACKOP_unregister: the event and failsafe callbacks must stay."""
-    if arg.type in (CallbackType.EVENT, CallbackType.FAILSAFE, CallbackType.SYSCALL):
-        raise XenError(Errno.EINVAL, f"callback {arg.type} cannot be unregistered")
-    _set_callback(caller, arg.type, Callback())
+    """CALLBACKOP_unregister: of those there are, only the one for NMIs can be taken back."""
+    if arg.type == CallbackType.NMI:
+        unregister_nmi(caller)
+        return
+    errno = Errno.EINVAL if arg.type in _callback_types(caller) else Errno.ENOSYS
+    raise XenError(errno, f"callback {arg.type} cannot be unregistered")
+
+
+def _callback_types(caller: Caller) -> frozenset[CallbackType]:
+    """CALLBACKTYPE_sysenter_deprecated went with 32-bit hypervisors; 32-bit guests have but one
+    kind of syscall."""
+    return _CALLBACKS_64 if caller.width.is_64 else _CALLBACKS_32
 
 
 def _set_callback(caller: Caller, kind: int, callback: Callback) -> None:
     vcpu = caller.vcpu
+    if kind not in _callback_types(caller):
+        raise XenError(Errno.ENOSYS, f"callback type {kind} is unknown")
     match kind:
         case CallbackType.EVENT:
             vcpu.event_callback = callback
         case CallbackType.FAILSAFE:
             vcpu.failsafe_callback = callback
-        case CallbackType.SYSCALL if caller.width.is_64:
+        case CallbackType.SYSCALL:
             vcpu.syscall_callback = callback
-        case CallbackType.SYSCALL32 if caller.width.is_64:
+        case CallbackType.SYSCALL32:
             vcpu.syscall32_callback = callback
-        case CallbackType.SYSENTER | CallbackType.SYSENTER_DEPRECATED:
+        case CallbackType.SYSENTER:
             vcpu.sysenter_callback = callback
-        case CallbackType.NMI:
-            vcpu.nmi_callback = callback
         case _:
-            raise XenError(Errno.ENOSYS, f"callback type {kind} is unknown")
+            _set_nmi_callback(caller, callback.address)
 
 
 CALLBACK_OPS: Final = subops(
@@ -135,16 +160,35 @@ CALLBACK_OPS: Final = subops(
 @hypercall(HypercallNr.CALLBACK_OP, args=2)
 def callback_op(caller: Caller, operation: int, vaddr: int) -> int:
     """Set or clear one callback."""
+    # compat_callback_op says EINVAL where do_callback_op says ENOSYS
+    if operation & 0xFFFF_FFFF not in CALLBACK_OPS and not caller.width.is_64:
+        raise XenError(Errno.EINVAL, f"operation {operation} is unknown")
     return call_subop(caller, CALLBACK_OPS, operation, vaddr)
+
+
+# --- NMIs: never raised here, but a kernel may say what it would do -------------------------------
+def register_nmi(caller: Caller, arg: XennmiCallback) -> None:
+    """XENNMI_register_callback."""
+    _require_canonical(caller, arg.handler_address)
+    _set_nmi_callback(caller, arg.handler_address)
+
+
+def unregister_nmi(caller: Caller) -> None:
+    """XENNMI_unregister_callback."""
+    caller.vcpu.gates[Vector.NMI] = TrapGate()
+
+
+def _set_nmi_callback(caller: Caller, address: int) -> None:
+    """The callback is the trap table's entry for vector 2, with events masked."""
+    cs = FLAT_KERNEL_CS64 if caller.width.is_64 else FLAT_RING1_CS
+    caller.vcpu.gates[Vector.NMI] = TrapGate(cs, address, masks_events=True)
 
 
 NMI_OPS: Final = subops(
     HypercallNr.NMI_OP,
     {
-        XennmiOp.REGISTER_CALLBACK: Absent(
-            Errno.EINVAL, "only the hardware domain's vCPU 0 gets NMIs"
-        ),
-        XennmiOp.UNREGISTER_CALLBACK: Absent(Errno.EINVAL, "no NMI callback can be registered"),
+        XennmiOp.REGISTER_CALLBACK: SubOp(XennmiCallback, register_nmi),
+        XennmiOp.UNREGISTER_CALLBACK: SubOp(None, unregister_nmi),
     },
 )
 
@@ -171,66 +215,3 @@ def iret(caller: Caller) -> None:
     """Back to what a handler interrupted; the result register comes from the frame."""
     traps_iret.iret(caller.current)
     caller.host.after_iret()
-
-
-# --- per-vCPU CPU state
-# ---------------------------------------------------------------------------------------
-@hypercall(HypercallNr.SET_SEGMENT_BASE, args=2)
-def set_segment_base(caller: Caller, which: int, base: int) -> int:
-    """FS and GS bases of 64-bit guests."""
-    if not caller.width.is_64:
-        raise XenError(Errno.ENOSYS, "32-bit guests have descriptors for that")
-    if which == Segbase.GS_USER_SEL:
-        _load_gs_user(caller, base & 0xFFFF)
-        return 0
-    if not is_canonical(base):
-        raise XenError(Errno.EINVAL, f"segment base {base:#x} is not canonical")
-    match which:
-        case Segbase.FS:
-            set_base(caller.current, MSR_FS_BASE, base)
-        case Segbase.GS_USER:
-            set_base(caller.current, MSR_KERNEL_GS_BASE, base)
-        case Segbase.GS_KERNEL:
-            set_base(caller.current, MSR_GS_BASE, base)
-        case _:
-            raise XenError(Errno.EINVAL, f"segment base {which} is unknown")
-    return 0
-
-
-def _load_gs_user(caller: Caller, selector: int) -> None:
-    """Load GS for user mode: its base goes to the one not in use. A bad selector loads null."""
-    current = caller.current
-    try:
-        segment = data_segment(current, selector, 3)
-    except SegmentFault:
-        segment, selector = data_segment(current, 0, 3), 0
-    kernel_base = current.state.segment(GS).base
-    current.state.set_segment(GS, selector, kernel_base, segment.limit, segment.flags)
-    current.vcpu.gs_base_user = segment.base
-
-
-@hypercall(HypercallNr.FPU_TASKSWITCH, args=1)
-def fpu_taskswitch(caller: Caller, set_: int) -> int:
-    """Set or clear CR0.TS."""
-    set_task_switched(caller.current, bool(set_))
-    return 0
-
-
-@hypercall(HypercallNr.SET_DEBUGREG, args=2)
-def set_debugreg_(caller: Caller, number: int, value: int) -> int:
-    """Write a debug register."""
-    if number > 7:
-        raise XenError(Errno.ENODEV, f"debug register {number} does not exist")
-    try:
-        set_debugreg(caller.current, number, value)
-    except ValueError as refusal:
-        raise XenError(Errno.EPERM, str(refusal)) from None
-    return 0
-
-
-@hypercall(HypercallNr.GET_DEBUGREG, args=1)
-def get_debugreg_(caller: Caller, number: int) -> int:
-    """Read a debug register; there is no way to report an error but its number."""
-    if number > 7:
-        return -Errno.EINVAL
-    return get_debugreg(caller.current, number)

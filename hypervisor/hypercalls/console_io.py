@@ -13,27 +13,42 @@ from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.xen import ConsoleioCmd, HypercallNr
 from hypervisor.hypercalls.caller import Caller
-from hypervisor.hypercalls.table import hypercall
+from hypervisor.hypercalls.table import Preempted, hypercall
 
 _CHUNK: Final = 4096
+_CHUNKS_AT_ONCE: Final = 16
+_M32: Final = 0xFFFF_FFFF
+_INT_MAX: Final = 0x7FFF_FFFF
 
 
 @hypercall(HypercallNr.CONSOLE_IO, args=3)
 def console_io(caller: Caller, command: int, count: int, vaddr: int) -> int:
     """Write `count` bytes, or read up to that many."""
-    match command:
-        case ConsoleioCmd.WRITE:
-            while count:
-                size = min(count, _CHUNK)
-                caller.host.emergency_write(caller.dom, caller.mem.read(vaddr, size))
-                vaddr += size
-                count -= size
+    command &= _M32
+    count &= _M32
+    if command == ConsoleioCmd.WRITE:
+        return _write(caller, count, vaddr)
+    if not caller.dom.privileged:
+        raise XenError(Errno.EPERM, f"d{caller.dom.domid} may only write to Xen's console")
+    if command != ConsoleioCmd.READ:
+        raise XenError(Errno.ENOSYS, f"console_io command {command} is unknown")
+    if count > _INT_MAX:
+        raise XenError(
+            Errno.E2BIG, f"{count:#x} bytes to read: the result would look like an error"
+        )
+    data = caller.host.emergency_read(caller.dom, count)
+    caller.mem.write(vaddr, data)
+    return len(data)
+
+
+def _write(caller: Caller, count: int, vaddr: int) -> int:
+    """What was written before a fault stays written."""
+    for _ in range(_CHUNKS_AT_ONCE):
+        if not count:
             return 0
-        case ConsoleioCmd.READ:
-            if not caller.dom.privileged:
-                raise XenError(Errno.EPERM, f"d{caller.dom.domid} may not read Xen's console")
-            data = caller.host.emergency_read(caller.dom, count)
-            caller.mem.write(vaddr, data)
-            return len(data)
-        case _:
-            raise XenError(Errno.ENOSYS, f"console_io command {command} is unknown")
+        size = min(count, _CHUNK)
+        data = caller.mem.read(vaddr, size)
+        caller.host.emergency_write(caller.dom, data)
+        vaddr += size
+        count -= size
+    raise Preempted(ConsoleioCmd.WRITE, count, vaddr)

@@ -16,7 +16,7 @@ from typing import Final
 from hypervisor.abi.errors import DomainCrash, XenError
 from hypervisor.domain.domain import UPCALL_MASK_OFFSET, DomainState
 from hypervisor.hypercalls.caller import Caller
-from hypervisor.hypercalls.table import ABSENT, HYPERCALLS, Hypercall
+from hypervisor.hypercalls.table import ABSENT, HYPERCALLS, Hypercall, Preempted
 from hypervisor.machine.state import HFLAGS, RIP
 from hypervisor.probes import Entry, Probes
 from hypervisor.traps.entry import TrapEntry
@@ -37,6 +37,7 @@ from hypervisor.x86.flags import (
 _ENOSYS: Final = -38
 _ARGS_32: Final = (RBX, RCX, RDX, RSI, RDI, RBP)
 _ARGS_64: Final = (RDI, RSI, RDX, R10, R8, R9)
+_INSTRUCTION_BYTES: Final = 2  # int $0x82, syscall
 _SLOTS: Final = 64  # numbers beyond are unknown anyway
 _M32: Final = 0xFFFF_FFFF
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -104,6 +105,9 @@ class Dispatcher:
             result = self._calls32[nr]() if nr < _SLOTS else _ENOSYS
         except XenError as refusal:
             result = -refusal.errno
+        except Preempted as later:
+            self._again(_ARGS_32, later.arguments)
+            result = None
         except DomainCrash as crash:
             self._entry.crash(str(crash))
             return
@@ -131,6 +135,9 @@ class Dispatcher:
             result = self._calls64[nr]() if nr < _SLOTS else _ENOSYS
         except XenError as refusal:
             result = -refusal.errno
+        except Preempted as later:
+            self._again(_ARGS_64, later.arguments)
+            result = None
         except DomainCrash as crash:
             self._entry.crash(str(crash))
             return
@@ -146,6 +153,14 @@ class Dispatcher:
             self._entry.deliver_events()
         except DomainCrash as crash:
             self._entry.crash(str(crash))
+
+    def _again(self, registers: tuple[int, ...], arguments: tuple[int, ...]) -> None:
+        """Let the guest make the same hypercall again, when it has its next turn."""
+        state = self._state
+        for register, value in zip(registers, arguments, strict=False):
+            state.set_gpr(register, value)
+        state.rip -= _INSTRUCTION_BYTES
+        self._caller.host.preempt(self._current.vcpu)
 
     # --- by number, for multicalls
     # -----------------------------------------------------------------
@@ -188,6 +203,9 @@ class Dispatcher:
         except XenError as refusal:
             self.why = refusal.why
             entry.result = -refusal.errno
+        except Preempted as later:
+            self._again(registers, later.arguments)
+            self.why = "goes on later"
         except DomainCrash as crash:
             self.why = str(crash)
             self._entry.crash(self.why)

@@ -11,24 +11,17 @@ from hypervisor.abi.xen import HypercallNr, VmAssistCmd, VmAssistType
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import Absent, Row, SubOp, call_subop, hypercall, subops
 
-_COMMON_ASSISTS: Final = frozenset(
-    {
-        VmAssistType.WRITABLE_PAGETABLES,
-        VmAssistType.ARCHITECTURAL_IOPL,
-        VmAssistType.RUNSTATE_UPDATE_FLAG,
-    }
-)
-_ASSISTS_32: Final = _COMMON_ASSISTS | {
-    VmAssistType.FOURGB_SEGMENTS,
-    VmAssistType.FOURGB_SEGMENTS_NOTIFY,
-    VmAssistType.PAE_EXTENDED_CR3,
-}
-_ASSISTS_64: Final = _COMMON_ASSISTS | {VmAssistType.M2P_STRICT}
+_M32: Final = 0xFFFF_FFFF
+_NR_PORTS: Final = 65536
+_ASSISTS_32: Final = frozenset(VmAssistType) - {VmAssistType.M2P_STRICT}
+_ASSISTS_64: Final = frozenset(VmAssistType)
 
 
 @hypercall(HypercallNr.VM_ASSIST, args=2)
 def vm_assist(caller: Caller, command: int, kind: int) -> int:
-    """Switch one of Xen's conveniences on or off."""
+    """Switch one of Xen's conveniences on or off. Both arguments are unsigned ints to Xen."""
+    command &= _M32
+    kind &= _M32
     known = _ASSISTS_64 if caller.width.is_64 else _ASSISTS_32
     if kind not in known:
         raise XenError(Errno.EINVAL, f"vm_assist type {kind} does not exist here")
@@ -50,9 +43,9 @@ def set_iopl(caller: Caller, arg: PhysdevSetIopl) -> None:
 
 
 def set_iobitmap(caller: Caller, arg: PhysdevSetIobitmap) -> None:
-    """Which ports user mode may use: remembered, though no port answers anyone."""
-    if arg.nr_ports > 65536:
-        raise XenError(Errno.EINVAL, f"{arg.nr_ports} ports, there are 65536")
+    """Which ports the guest may use below its IOPL: a bit for each, clear where it may."""
+    if arg.nr_ports > _NR_PORTS or not caller.mem.is_guest_range(arg.bitmap, 1):
+        raise XenError(Errno.EINVAL, f"a bitmap for {arg.nr_ports} ports at {arg.bitmap:#x}")
     caller.vcpu.iobitmap_vaddr, caller.vcpu.iobitmap_ports = arg.bitmap, arg.nr_ports
 
 

@@ -14,7 +14,10 @@ from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import Absent, SubOp, call_subop, hypercall, subops
 
 MAX_POLL_PORTS: Final = 128
-_FAR_FUTURE_NS: Final = 1 << 62
+_PORT_BYTES: Final = 4
+_REASON_MASK: Final = 0xFF  # a reason is a u8 to Xen
+_WRAPPED_NS: Final = 1 << 50
+_WRAPPED_DELAY_NS: Final = 100_000_000
 
 
 def yield_(caller: Caller) -> None:
@@ -31,39 +34,50 @@ def block(caller: Caller) -> None:
 
 def shutdown(caller: Caller, arg: SchedShutdown) -> None:
     """The domain is over."""
-    caller.host.shutdown(caller.dom, arg.reason)
+    caller.host.shutdown(caller.dom, arg.reason & _REASON_MASK)
 
 
 def poll(caller: Caller, arg: SchedPoll) -> None:
-    """Wait until one of some ports is pending, or a time has come; events stay masked or not."""
+    """Wait until one of some ports is pending, or a time has come; events stay masked or not.
+
+    With one port its event ends the wait, with none or several that of any port does: Xen keeps
+    just one number, and the guest looks again. So does an upcall, which may be masked (do_poll).
+    """
     if arg.nr_ports > MAX_POLL_PORTS:
         raise XenError(Errno.EINVAL, f"{arg.nr_ports} ports to poll, at most {MAX_POLL_PORTS}")
-    raw = caller.mem.read(arg.ports, 4 * arg.nr_ports) if arg.nr_ports else b""
-    ports = tuple(int.from_bytes(raw[at : at + 4], "little") for at in range(0, len(raw), 4))
-    events = caller.host.events
-    for port in ports:
-        events.channel(caller.dom, port)
-    if any(events.is_pending(caller.dom, port) for port in ports):
+    if not caller.mem.is_guest_range(arg.ports, arg.nr_ports * _PORT_BYTES):
+        raise XenError(Errno.EFAULT, f"ports at {arg.ports:#x} are in Xen's region")
+    if caller.current.upcall_due:
         return
-    vcpu = caller.vcpu
-    if arg.timeout:
-        if arg.timeout <= caller.host.now_ns:
+    events = caller.host.events
+    port = 0
+    for idx in range(arg.nr_ports):
+        raw = caller.mem.read(arg.ports + idx * _PORT_BYTES, _PORT_BYTES)
+        port = int.from_bytes(raw, "little")
+        if events.is_pending(caller.dom, port):
             return
+    vcpu = caller.vcpu
+    vcpu.poll_ports = (port,) if arg.nr_ports == 1 else ()
+    caller.host.block(vcpu, VcpuState.POLLING)
+    if arg.timeout:
         key = TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.POLL)
-        caller.host.timers.set(key, arg.timeout)
-    if ports or arg.timeout:
-        vcpu.poll_ports = ports or (0,)
-        caller.host.block(vcpu, VcpuState.POLLING)
+        caller.host.set_timer(key, _system_time(arg.timeout))
 
 
 def remote_shutdown(caller: Caller, arg: SchedRemoteShutdown) -> None:
-    """End another domain."""
-    caller.host.shutdown(caller.resolve(arg.domain_id), arg.reason)
+    """End a domain, which DOMID_SELF does not name here, by a privileged one."""
+    dom = caller.host.domains.get(arg.domain_id)
+    if dom is None:
+        raise XenError(Errno.ESRCH, f"there is no domain {arg.domain_id:#x}")
+    if not caller.dom.privileged:
+        raise XenError(Errno.EPERM, f"d{caller.dom.domid} may not end d{dom.domid}")
+    caller.host.shutdown(dom, arg.reason & _REASON_MASK)
 
 
 def shutdown_code(caller: Caller, arg: SchedShutdown) -> None:
-    """Announce the reason of a shutdown that is to come."""
-    caller.dom.announced_reason = arg.reason
+    """Announce the reason of a shutdown that is to come; the first one stays."""
+    if caller.dom.announced_reason is None:
+        caller.dom.announced_reason = arg.reason & _REASON_MASK
 
 
 SCHED_OPS: Final = subops(
@@ -96,7 +110,7 @@ def sched_op_compat(caller: Caller, operation: int, argument: int) -> int:
         case SchedOp.BLOCK:
             block(caller)
         case SchedOp.SHUTDOWN:
-            caller.host.shutdown(caller.dom, argument & 0xFF)
+            caller.host.shutdown(caller.dom, argument & _REASON_MASK)
         case _:
             raise XenError(Errno.ENOSYS, f"sched_op_compat operation {operation} is unknown")
     return 0
@@ -104,12 +118,24 @@ def sched_op_compat(caller: Caller, operation: int, argument: int) -> int:
 
 @hypercall(HypercallNr.SET_TIMER_OP, args=2)
 def set_timer_op(caller: Caller, low: int, high: int) -> int:
-    """VIRQ_TIMER at an absolute system time; 0 cancels it. 32-bit callers pass two halves."""
+    """VIRQ_TIMER at an absolute system time; 0 cancels it. 32-bit callers pass two halves.
+
+    A time 13 days or more ahead, or negative, is the work of an old Linux whose jiffies wrapped:
+    Xen lets it have an event after 100 ms.
+    """
     deadline_ns = low if caller.width.is_64 else low | high << 32
     vcpu = caller.vcpu
-    key = TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.SET_TIMER_OP)
+    key = TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.SINGLESHOT)
     if deadline_ns == 0:
         caller.host.timers.cancel(key)
-    elif deadline_ns < _FAR_FUTURE_NS:
-        caller.host.set_timer(key, deadline_ns)
+        return 0
+    now = caller.host.now_ns
+    if deadline_ns >= 1 << 63 or deadline_ns - now >= _WRAPPED_NS:
+        deadline_ns = now + _WRAPPED_DELAY_NS
+    caller.host.set_timer(key, deadline_ns)
     return 0
+
+
+def _system_time(value: int) -> int:
+    """A u64 as Xen's signed time: negative ones have passed."""
+    return 0 if value >= 1 << 63 else value

@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 Handler = Callable[..., "int | None"]
 
 
+class Preempted(Exception):
+    """A long hypercall lets others run: the guest is to make it again, with `arguments`.
+
+    What Xen calls a continuation. Whoever loops over a number that a guest chose raises this now
+    and then, with what is left to do.
+    """
+
+    def __init__(self, *arguments: int) -> None:
+        super().__init__(*arguments)
+        self.arguments = arguments
+
+
 @dataclass(frozen=True, slots=True)
 class Absent:
     """An operation that this hypervisor does not have; the guest gets `errno`."""
@@ -89,10 +101,10 @@ def subops(number: HypercallNr, table: SubOps) -> SubOps:
 def call_subop(caller: Caller, table: SubOps, operation: int, argument_vaddr: int) -> int:
     """Look up an operation, copy its argument in, do it, and copy the argument back if it says so.
 
-    An unknown operation is -ENOSYS. If copying back fails the guest gets -EFAULT and what was done
-    stays done, as in Xen.
+    An unknown operation is -ENOSYS, and of its number 32 bits count: it is an int to Xen. If
+    copying back fails the guest gets -EFAULT and what was done stays done, as in Xen.
     """
-    row = table.get(operation)
+    row = table.get(operation & 0xFFFF_FFFF)
     if row is None:
         raise XenError(Errno.ENOSYS, f"operation {operation} is unknown")
     if isinstance(row, Absent):

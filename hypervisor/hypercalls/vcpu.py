@@ -7,8 +7,8 @@ from typing import Final
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.layout import layout
+from hypervisor.abi.sched import ShutdownReason
 from hypervisor.abi.vcpu import (
-    VCPU_SSHOTTMR_FUTURE,
     VcpuOp,
     VcpuRegisterVcpuInfo,
     VcpuSetPeriodicTimer,
@@ -23,6 +23,7 @@ from hypervisor.mm.frames import FrameType
 from hypervisor.x86.paging import PAGE_SHIFT, PAGE_SIZE
 
 _MIN_PERIOD_NS: Final = 1_000_000
+_MAX_PERIOD_NS: Final = (1 << 62) - 1  # STIME_DELTA_MAX
 
 
 def is_up(caller: Caller, vcpu: Vcpu) -> int:
@@ -32,10 +33,12 @@ def is_up(caller: Caller, vcpu: Vcpu) -> int:
 
 def register_vcpu_info(caller: Caller, vcpu: Vcpu, arg: VcpuRegisterVcpuInfo) -> None:
     """Keep the vCPU's vcpu_info in a frame of the guest; what it held moves there."""
+    if arg.offset > PAGE_SIZE - VCPU_INFO_BYTES or arg.offset % caller.width.word_bytes:
+        raise XenError(Errno.ENXIO, f"a vcpu_info cannot lie at offset {arg.offset:#x}")
     if vcpu.vcpu_info_registered:
         raise XenError(Errno.EINVAL, f"{vcpu.name} has registered its vcpu_info already")
-    if arg.offset > PAGE_SIZE - VCPU_INFO_BYTES:
-        raise XenError(Errno.EINVAL, f"vcpu_info at offset {arg.offset:#x} leaves its page")
+    if vcpu is not caller.vcpu and vcpu.state is not VcpuState.DOWN:
+        raise XenError(Errno.EINVAL, f"{vcpu.name} is running: only it may say where")
     caller.dom.page_tables.get_page_and_type(arg.mfn, FrameType.WRITABLE)
     view = caller.host.memory.view
     at = (arg.mfn << PAGE_SHIFT) + arg.offset
@@ -51,12 +54,15 @@ def register_vcpu_info(caller: Caller, vcpu: Vcpu, arg: VcpuRegisterVcpuInfo) ->
 
 
 def set_singleshot_timer(caller: Caller, vcpu: Vcpu, arg: VcpuSetSingleshotTimer) -> None:
-    """VIRQ_TIMER once, at an absolute system time."""
+    """VIRQ_TIMER once, at an absolute system time; at once if that has passed.
+
+    VCPU_SSHOTTMR_future, by which a caller once could ask to be told, counts for nothing since
+    Xen 4.17.
+    """
     _require_self(caller, vcpu)
-    if arg.flags & VCPU_SSHOTTMR_FUTURE and arg.timeout_abs_ns < caller.host.now_ns:
-        raise XenError(Errno.ETIME, f"the time {arg.timeout_abs_ns} has passed")
     key = TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.SINGLESHOT)
-    caller.host.set_timer(key, arg.timeout_abs_ns)
+    passed = arg.timeout_abs_ns >= 1 << 63  # a negative time, for Xen
+    caller.host.set_timer(key, 0 if passed else arg.timeout_abs_ns)
 
 
 def stop_singleshot_timer(caller: Caller, vcpu: Vcpu) -> None:
@@ -67,17 +73,31 @@ def stop_singleshot_timer(caller: Caller, vcpu: Vcpu) -> None:
 
 def set_periodic_timer(caller: Caller, vcpu: Vcpu, arg: VcpuSetPeriodicTimer) -> None:
     """VIRQ_TIMER every `period_ns`, a millisecond at least."""
-    if arg.period_ns < _MIN_PERIOD_NS:
-        raise XenError(Errno.EINVAL, f"a period of {arg.period_ns} ns is below 1 ms")
-    vcpu.periodic_ns = arg.period_ns
-    key = TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.PERIODIC)
-    caller.host.set_timer(key, caller.host.now_ns + arg.period_ns)
+    if not _MIN_PERIOD_NS <= arg.period_ns <= _MAX_PERIOD_NS:
+        raise XenError(Errno.EINVAL, f"a period of {arg.period_ns} ns")
+    caller.host.set_period(vcpu, arg.period_ns)
 
 
 def stop_periodic_timer(caller: Caller, vcpu: Vcpu) -> None:
     """No more VIRQ_TIMER from set_periodic_timer."""
-    vcpu.periodic_ns = 0
-    caller.host.timers.cancel(TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.PERIODIC))
+    caller.host.set_period(vcpu, 0)
+
+
+def up(caller: Caller, vcpu: Vcpu) -> None:
+    """Let a vCPU run that was initialised, which so far only the boot vCPU is."""
+    if not vcpu.saved:
+        raise XenError(Errno.EINVAL, f"{vcpu.name} was never initialised")
+    if vcpu.state is VcpuState.DOWN:
+        caller.host.bring_up(vcpu)
+
+
+def down(caller: Caller, vcpu: Vcpu) -> None:
+    """Take a vCPU off; a domain whose last one goes down powers off."""
+    others = (other for other in caller.dom.vcpus if other is not vcpu)
+    if all(other.state is VcpuState.DOWN for other in others):
+        caller.host.shutdown(caller.dom, ShutdownReason.POWEROFF)
+        return
+    caller.host.block(vcpu, VcpuState.DOWN)
 
 
 def _require_self(caller: Caller, vcpu: Vcpu) -> None:
@@ -89,8 +109,8 @@ _LATER: Final = "only the boot vCPU runs yet"
 
 VCPU_OPS: Final[dict[int, Row]] = {
     VcpuOp.INITIALISE: Absent(Errno.ENOSYS, _LATER),
-    VcpuOp.UP: Absent(Errno.ENOSYS, _LATER),
-    VcpuOp.DOWN: Absent(Errno.ENOSYS, _LATER),
+    VcpuOp.UP: SubOp(None, up),
+    VcpuOp.DOWN: SubOp(None, down),
     VcpuOp.IS_UP: SubOp(None, is_up),
     VcpuOp.GET_RUNSTATE_INFO: Absent(Errno.ENOSYS, "run-state accounts are not kept yet"),
     VcpuOp.REGISTER_RUNSTATE_MEMORY_AREA: Absent(

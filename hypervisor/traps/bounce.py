@@ -27,14 +27,11 @@ from hypervisor.traps.segments import SegmentFault, code_segment, stack_segment
 from hypervisor.x86.descriptor import SegmentCache
 from hypervisor.x86.flags import (
     CS,
-    DS,
     EFLAGS_AC,
     EFLAGS_NT,
     EFLAGS_RF,
     EFLAGS_TF,
     EFLAGS_VM,
-    ES,
-    FS,
     GS,
     R11,
     RCX,
@@ -72,14 +69,12 @@ def to_upcall(current: Current) -> None:
     _enter(current, callback, (), masks_events=True)
 
 
-def to_failsafe(current: Current) -> None:
-    """Enter the failsafe callback: a data segment could not be reloaded."""
+def to_failsafe(current: Current, selectors: tuple[int, ...]) -> None:
+    """Enter the failsafe callback: of `selectors`, for DS ES FS GS, one could not be reloaded."""
     callback = current.vcpu.failsafe_callback
     if callback.address == 0:
         raise DomainCrash("a segment could not be reloaded and there is no failsafe callback")
-    state = current.state
-    segments = tuple(state.segment(register).selector for register in (DS, ES, FS, GS))
-    _enter(current, callback, segments, callback.masks_events)
+    _enter(current, callback, selectors, callback.masks_events)
 
 
 def _enter(

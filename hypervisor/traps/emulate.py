@@ -19,7 +19,10 @@ from hypervisor.traps.current import Current
 from hypervisor.x86.decode import MAX_INSTRUCTION, Opcode, modrm_registers, opcode_of
 from hypervisor.x86.flags import (
     CR0_TS,
+    CR4_DE,
     CS,
+    DR7_ENABLES,
+    DR7_GD,
     RAX,
     RBX,
     RCX,
@@ -39,7 +42,7 @@ class Emulator:
         self,
         current: Current,
         now_ns: Callable[[], int],
-        new_baseptr: Callable[[int], None],
+        new_baseptr: Callable[[int], bool],
     ) -> None:
         self._current = current
         self._now_ns = now_ns
@@ -165,7 +168,8 @@ class Emulator:
                 self._set_guest_cr2(value)
             case 3:
                 try:
-                    self._new_baseptr(self._root_of_cr3(value))
+                    if not self._new_baseptr(self._root_of_cr3(value)):
+                        current.state.rip -= front.length + 1  # not done yet: once more
                 except XenError:
                     return 0
             case 4:
@@ -314,6 +318,13 @@ def set_debugreg(current: Current, number: int, value: int) -> None:
         case 4 | 6:
             vcpu.dr6 = value & 0xFFFF_EFFF | 0xFFFF_0FF0
         case _:
-            if value & 1 << 13:
+            if value & DR7_GD:
                 raise ValueError("DR7.GD is Xen's")
+            if value & DR7_ENABLES and not vcpu.cr4 & CR4_DE and _has_io_breakpoint(value):
+                raise ValueError(f"an I/O breakpoint in DR7 {value:#x}, without CR4.DE")
             vcpu.dr7 = value & 0xFFFF_0FFF & ~0xD800 | 0x400
+
+
+def _has_io_breakpoint(dr7: int) -> bool:
+    """Whether R/W of any breakpoint is 2 (SDM 3B 17.2.4)."""
+    return any(dr7 >> at & 3 == 2 for at in range(16, 32, 4))

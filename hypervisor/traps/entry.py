@@ -23,6 +23,7 @@ from hypervisor.probes import Entry, Probes
 from hypervisor.traps import bounce
 from hypervisor.traps.current import Current
 from hypervisor.traps.emulate import Emulator, set_task_switched
+from hypervisor.traps.segments import reload_data_segments
 from hypervisor.x86.flags import (
     CR0_TS,
     CS,
@@ -126,6 +127,17 @@ class TrapEntry:
                 self.deliver_events()
             except DomainCrash as crash:
                 self.crash(str(crash))
+
+    def reload_segments(self) -> None:
+        """The vCPU is back on the CPU: its data segments are read again, and may be gone."""
+        selectors = reload_data_segments(self._current)
+        if selectors is None:
+            return
+        self.settle_cpl()
+        try:
+            bounce.to_failsafe(self._current, selectors)
+        except DomainCrash as crash:
+            self.crash(str(crash))
 
     def settle_cpl(self) -> bool:
         """A 64-bit kernel found at CPL 3 is at CPL 1 again; whether it was."""

@@ -34,6 +34,8 @@ from hypervisor.x86.descriptor import (
 from hypervisor.x86.flags import CS, DS, ES, FS, GS, SS, Vector
 from hypervisor.x86.paging import PAGE_SHIFT
 
+#: In the order of the failsafe callback's frame.
+DATA_SEGMENTS: Final = (DS, ES, FS, GS)
 NULL_SEGMENT: Final = SegmentCache(0, 0, 0)
 
 #: Xen's page of a 32-bit guest's GDT, from selector 0xe000 (arch/x86/boot/x86_64.S, compat GDT).
@@ -162,9 +164,29 @@ def null_privileged_data_segments(current: Current, cpl: int) -> None:
             state.set_segment(register, 0, 0, 0, 0)
 
 
-def load(current: Current, register: int, selector: int, segment: SegmentCache) -> None:
-    """Put a checked segment into the CPU."""
-    current.state.set_segment(register, selector, *segment)
+def reload_data_segments(current: Current) -> tuple[int, ...] | None:
+    """Load DS, ES, FS and GS anew, as Xen does when it comes back to a vCPU (load_segments).
+
+    Xen does so in ring 0, so only the selector's own RPL counts. What cannot be loaded any more is
+    null afterwards; then the result is the selectors as they were, else None. The bases of FS and
+    GS have a life of their own in 64-bit mode and stay.
+    """
+    state = current.state
+    is_64 = current.vcpu.width.is_64
+    before = [state.segment(register) for register in DATA_SEGMENTS]
+    failed = False
+    for register, (selector, base, limit, flags) in zip(DATA_SEGMENTS, before, strict=True):
+        if not selector & ~SEL_RPL:
+            continue
+        try:
+            loaded = data_segment(current, selector, 0)
+        except SegmentFault:
+            failed = True
+            state.set_segment(register, 0, base if is_64 else 0, limit if is_64 else 0, 0)
+        else:
+            if not is_64 and loaded != (base, limit, flags):
+                state.set_segment(register, selector, *loaded)
+    return tuple(segment.selector for segment in before) if failed else None
 
 
 __all__ = [
@@ -173,9 +195,9 @@ __all__ = [
     "SegmentFault",
     "code_segment",
     "data_segment",
-    "load",
     "null_privileged_data_segments",
     "read_descriptor",
+    "reload_data_segments",
     "stack_segment",
     "xen_gdt_page",
 ]

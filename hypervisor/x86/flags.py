@@ -108,6 +108,8 @@ MSR_KERNEL_GS_BASE: Final = 0xC0000102
 DR6_DEFAULT: Final = 0xFFFF0FF0
 DR7_DEFAULT: Final = 0x400
 DR6_BS: Final = 1 << 14
+DR7_ENABLES: Final = 0xFF  # L0 G0 .. L3 G3
+DR7_GD: Final = 1 << 13
 
 
 def is_canonical(vaddr: int) -> bool:

@@ -13,7 +13,7 @@ from guests import WIDTHS, build, built_guests, guest_path
 from hypervisor.abi.width import Width
 from hypervisor.domain.image import load_image
 
-NAMES = ("hello", "traps", "ticker", "bench")
+NAMES = build.NAMES
 EVERY_KERNEL = [(name, width) for width in WIDTHS for name in NAMES]
 
 

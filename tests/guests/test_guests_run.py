@@ -8,7 +8,13 @@ from guests import REPORT_FAIL, REPORT_PASS, WIDTHS, guest_path
 from hypervisor.abi.sched import ShutdownReason
 from hypervisor.api import DomainHandle, DomainState, Machine
 
-COMMAND_LINES = {"hello": "", "traps": "", "ticker": "ticks=5 period_ms=2", "bench": "n=500"}
+COMMAND_LINES = {
+    "hello": "",
+    "traps": "",
+    "ticker": "ticks=5 period_ms=2",
+    "refusals": "",
+    "bench": "n=500",
+}
 SECOND = 10**9
 
 

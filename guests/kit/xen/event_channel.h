@@ -19,7 +19,10 @@ typedef u32 evtchn_port_t;
 #define EVTCHNOP_status 5
 #define EVTCHNOP_alloc_unbound 6
 #define EVTCHNOP_bind_ipi 7
+#define EVTCHNOP_bind_vcpu 8
 #define EVTCHNOP_unmask 9
+#define EVTCHNOP_reset 10
+#define EVTCHNOP_set_priority 13
 
 /* Virtual interrupts, for bind_virq (public/xen.h). */
 #define VIRQ_TIMER 0
@@ -51,6 +54,20 @@ struct evtchn_bind_ipi {
 _Static_assert(sizeof(struct evtchn_bind_ipi) == 8, "");
 
 /* close, send and unmask all take one port. */
+struct evtchn_bind_vcpu {
+    evtchn_port_t port;
+    u32 vcpu;
+};
+
+struct evtchn_reset {
+    domid_t dom;
+};
+
+struct evtchn_set_priority {
+    evtchn_port_t port;
+    u32 priority;
+};
+
 struct evtchn_port_op {
     evtchn_port_t port;
 };

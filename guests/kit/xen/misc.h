@@ -8,10 +8,17 @@
 #include "../types.h"
 
 #define PHYSDEVOP_set_iopl 6
+#define PHYSDEVOP_set_iobitmap 7
 
 struct physdev_set_iopl {
     u32 iopl;
 };
+
+struct physdev_set_iobitmap {
+    const void *bitmap;
+    u32 nr_ports;
+};
+_Static_assert(sizeof(struct physdev_set_iobitmap) == 2 * sizeof(word), "");
 
 #define VMASST_CMD_enable 0
 #define VMASST_CMD_disable 1
@@ -34,7 +41,11 @@ _Static_assert(sizeof(struct multicall_entry) == 8 * sizeof(word), "");
 /* Xen's error numbers that the guests expect (public/errno.h); hypercalls return them negated. */
 #define XEN_EPERM 1
 #define XEN_ENOENT 2
+#define XEN_ESRCH 3
+#define XEN_ENXIO 6
+#define XEN_E2BIG 7
 #define XEN_EFAULT 14
+#define XEN_EEXIST 17
 #define XEN_ENODEV 19
 #define XEN_EINVAL 22
 #define XEN_ENOSYS 38

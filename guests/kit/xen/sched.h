@@ -8,6 +8,7 @@
 #define SCHEDOP_block 1
 #define SCHEDOP_shutdown 2
 #define SCHEDOP_poll 3
+#define SCHEDOP_remote_shutdown 4
 
 #define SHUTDOWN_poweroff 0
 #define SHUTDOWN_reboot 1
@@ -17,6 +18,12 @@
 struct sched_shutdown {
     u32 reason;
 };
+
+struct sched_remote_shutdown {
+    domid_t domain_id;
+    u32 reason;
+};
+_Static_assert(sizeof(struct sched_remote_shutdown) == 8, "");
 
 struct sched_poll {
     const evtchn_port_t *ports;

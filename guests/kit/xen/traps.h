@@ -66,8 +66,13 @@ struct callback_unregister {
 #define CALLBACKTYPE_event 0
 #define CALLBACKTYPE_failsafe 1
 #define CALLBACKTYPE_syscall 2 /* 64-bit */
+#define CALLBACKTYPE_nmi 4
 #define CALLBACKTYPE_sysenter 5
+#define CALLBACKTYPE_syscall32 7
 #define CALLBACKF_mask_events (1 << 0)
+
+#define XENNMI_register_callback 0
+#define XENNMI_unregister_callback 1
 
 #endif /* __ASSEMBLER__ */
 #endif

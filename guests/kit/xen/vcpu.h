@@ -4,12 +4,15 @@
 
 #include "../types.h"
 
+#define VCPUOP_up 1
 #define VCPUOP_is_up 3
 #define VCPUOP_get_runstate_info 4
 #define VCPUOP_set_periodic_timer 6
 #define VCPUOP_stop_periodic_timer 7
 #define VCPUOP_set_singleshot_timer 8
 #define VCPUOP_stop_singleshot_timer 9
+#define VCPUOP_register_vcpu_info 10
+#define VCPUOP_get_physid 12
 
 struct vcpu_set_periodic_timer {
     u64 period_ns;
@@ -20,6 +23,13 @@ struct vcpu_set_singleshot_timer {
     u32 flags; /* VCPU_SSHOTTMR_future, which asks for -ETIME at a time past, and may be ignored */
 };
 _Static_assert(sizeof(struct vcpu_set_singleshot_timer) == (IS_64 ? 16 : 12), "");
+
+struct vcpu_register_vcpu_info {
+    u64 mfn;
+    u32 offset; /* within the frame */
+    u32 rsvd;
+};
+_Static_assert(sizeof(struct vcpu_register_vcpu_info) == 16, "");
 
 #define VCPU_SSHOTTMR_future (1u << 0)
 
