@@ -8,7 +8,7 @@ from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.features import Feature
 from hypervisor.abi.version import CompileInfo, FeatureInfo, PlatformParameters, XenverCmd
-from hypervisor.abi.xen import HypercallNr
+from hypervisor.abi.xen import HypercallNr, VmAssistType
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import Absent, SubOp, call_subop, hypercall, subops
 from hypervisor.mm.hole_map import HOLE
@@ -17,7 +17,7 @@ XEN_MAJOR: Final = 4
 XEN_MINOR: Final = 17
 EXTRAVERSION: Final = b".ring1"
 CAPABILITIES: Final = b"xen-3.0-x86_64 xen-3.0-x86_32p xen-3.0-x86_32 "
-_VMASST_PAE_EXTENDED_CR3: Final = 1 << 3
+_VMASST_PAE_EXTENDED_CR3: Final = 1 << VmAssistType.PAE_EXTENDED_CR3
 
 
 def _string(size: int, text: bytes) -> bytes:
