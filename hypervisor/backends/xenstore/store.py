@@ -151,14 +151,18 @@ class Store:
     # --- watches -------------------------------------------------------------------------------
     def fire(self, changes: Changes) -> None:
         """Tell everyone who watches, and may read it, what has changed."""
-        for (path, is_exact), readers in changes.items():
-            for connection in self.connections:
-                domid = connection.domid
-                if not any(allows(permissions, domid, "r") for permissions in readers):
+        for connection in self.connections:
+            watched = {watch.path for watch in connection.watches.values()}
+            for (path, is_exact), readers in changes.items():
+                if not watched or (is_exact and path not in watched):
                     continue
-                for watch in connection.watches.values():
-                    if path == watch.path if is_exact else is_below(path, watch.path):
-                        self._send_event(connection, watch, path)
+                if any(allows(permissions, connection.domid, "r") for permissions in readers):
+                    self._tell(connection, path, is_exact)
+
+    def _tell(self, connection: Connection, path: str, is_exact: bool) -> None:
+        for watch in connection.watches.values():
+            if path == watch.path or (not is_exact and is_below(path, watch.path)):
+                self._send_event(connection, watch, path)
 
     def _fire_special(self, path: str) -> None:
         for connection in self.connections:

@@ -104,6 +104,17 @@ def test_domains_hear_of_each_other_by_watches(machine: Machine, dom: Domain) ->
     neighbour.destroy()
 
 
+def test_a_domain_that_has_ended_is_told_nothing(machine: Machine, dom: Domain) -> None:
+    home = b"/local/domain/%d/data\0" % dom.domid
+    ask(machine, dom, XsType.WATCH, home + b"token\0")
+    machine.vmm.host.shutdown(dom, 0)
+    before = bytes(machine.vmm.memory.frame(dom.store_mfn))
+    neighbour = machine.create(guest_path("hello", "x86_64"), name="other", memory_mib=8)
+    machine.vmm.backends.store.write(home[:-1].decode(), "changed")
+    neighbour.destroy()
+    assert bytes(machine.vmm.memory.frame(dom.store_mfn)) == before
+
+
 # --- the pages -----------------------------------------------------------------------------------
 def test_ring_pages_are_held_as_long_as_they_are_used(machine: Machine, dom: Domain) -> None:
     assert dom.backend_frames == [dom.console_mfn, dom.store_mfn]

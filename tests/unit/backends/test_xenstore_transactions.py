@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from hypervisor.abi.xs_wire import XsType
@@ -151,6 +153,19 @@ def test_permissions_count_inside_too(guest: Client) -> None:
     assert guest.ask(XsType.SET_PERMS, "data/a", "r5", tx=tx) == OK
     assert guest.ask(XsType.GET_PERMS, "data/a", tx=tx) == b"r5\0"
     assert guest.ask(XsType.GET_PERMS, "data/a") == b"n5\0"
+
+
+def test_a_store_can_be_saved_in_the_middle_of_it(guest: Client) -> None:
+    """All of it is plain data: what is loaded goes on as if nothing had been."""
+    tx, lost = guest.start(), guest.start()
+    guest.write("data/a", "mine", tx=tx)
+    guest.write("data/b", "mine", tx=lost)
+    guest.write("data/b", "theirs")
+    loaded: Client = pickle.loads(pickle.dumps(guest))
+    assert loaded.end(tx) == OK
+    assert loaded.end(lost) == "EAGAIN"
+    assert loaded.read("data/a") == b"mine"
+    assert guest.read("data/a") == b"old"
 
 
 def test_an_unknown_transaction_is_refused(guest: Client) -> None:
