@@ -17,6 +17,7 @@ from typing import Final, Literal, Self
 
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.width import Width
+from hypervisor.backends.console import LIMIT_BYTES
 from hypervisor.control.create import DomainParams, create_domain
 from hypervisor.domain.builder import BuildError
 from hypervisor.domain.domain import Domain, DomainState, Vcpu, VcpuState
@@ -64,12 +65,14 @@ class ConsoleHandle:
     def __init__(self, vmm: Vmm, dom: Domain) -> None:
         self._vmm = vmm
         self._domid = dom.domid
-        self.output = bytearray()
+        self.output = bytearray()  # the newest: LIMIT_BYTES at least, all of it if there are fewer
         self._listeners: list[Callable[[bytes], None]] = []
         vmm.consoles[dom.domid] = self._received
 
     def _received(self, data: bytes) -> None:
         self.output += data
+        if len(self.output) > 2 * LIMIT_BYTES:
+            del self.output[:-LIMIT_BYTES]
         for listener in self._listeners:
             listener(data)
 

@@ -6,7 +6,12 @@ lost, and can set them right (xenconsoled does the same).
 
 from __future__ import annotations
 
+from typing import Final
+
 from hypervisor.backends.rings import CONSOLE_IN, CONSOLE_OUT, BadIndices, ByteStream
+
+#: How much of its output is kept at least; a domain is told so as console/limit in xenstore.
+LIMIT_BYTES: Final = 1 << 20
 
 
 def drain(page: memoryview) -> bytes:

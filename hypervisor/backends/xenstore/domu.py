@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hypervisor.backends.console import LIMIT_BYTES
 from hypervisor.backends.xenstore.nodes import home_of, is_below
 from hypervisor.backends.xenstore.store import Store
 
@@ -48,7 +49,7 @@ def domu_tree(
         (f"{home}/memory/static-max", str(memory_kib)),
         (f"{home}/memory/videoram", "0"),
         (f"{home}/console/type", "xenconsoled"),
-        (f"{home}/console/limit", "1048576"),
+        (f"{home}/console/limit", str(LIMIT_BYTES)),
         (f"{home}/console/output", "pty"),
         (f"{home}/console/tty", ""),
         (f"{home}/console/ring-ref", str(console_mfn)),

@@ -10,6 +10,7 @@ from guests import guest_path
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.xs_wire import XsType
 from hypervisor.api import DomainHandle, Machine
+from hypervisor.backends.console import LIMIT_BYTES
 from hypervisor.backends.rings import (
     CONSOLE_IN,
     CONSOLE_OUT,
@@ -81,6 +82,18 @@ def test_console_output_goes_to_its_listeners(
     stream(machine, dom.console_mfn, CONSOLE_OUT).write(b"out\n")
     machine.vmm.host.events.send(dom, dom.console_port)
     assert handle.console.output == b"out\n"
+
+
+def test_of_endless_output_the_end_is_kept(
+    machine: Machine, handle: DomainHandle, dom: Domain
+) -> None:
+    ring = stream(machine, dom.console_mfn, CONSOLE_OUT)
+    for number in range(2000):
+        ring.write(b"%01999d\n" % number)
+        machine.vmm.host.events.send(dom, dom.console_port)
+        assert len(handle.console.output) <= 2 * LIMIT_BYTES
+    assert len(handle.console.output) >= LIMIT_BYTES
+    assert handle.console.output.endswith(b"%01999d\n" % 1999)
 
 
 def test_console_input_waits_for_room(machine: Machine, handle: DomainHandle, dom: Domain) -> None:
