@@ -50,6 +50,7 @@ _SUMMARIES: Final = {
     "traps": "provokes every exception, from the kernel and from user mode, and checks delivery",
     "ticker": "the clock and the timers: set_timer_op, vCPU timers, block and poll",
     "refusals": "hypercalls that are wrong in one respect each, and the error Xen has for them",
+    "crash": "ends badly on purpose: how=no-handler, how=stack or how=shutdown",
     "bench": "loops to measure: null hypercalls, arithmetic, loads, stores (loop=..., n=...)",
 }
 

@@ -175,4 +175,5 @@ def _push(current: Current, vaddr: int, data: bytes) -> None:
     try:
         current.mem.write_raw(vaddr, data)
     except GuestFault as fault:
+        current.lost_vaddr = fault.vaddr
         raise DomainCrash(f"a frame for the guest's handler: {fault}") from None

@@ -1,13 +1,15 @@
 """What is said of a domain that Xen had to end, in the shape that Xen says it.
 
-People grep these reports, so lines keep Xen's form (show_registers and friends in arch/x86/x86_64/
-traps.c): `RIP: e033:[<...>]`, `CONTEXT: pv guest (d1v0)`. Added to it: a backtrace with the image's
-symbols, and the last hypercalls.
+People grep these reports, so lines keep Xen's form (show_registers and show_guest_stack in
+arch/x86/x86_64/traps.c and arch/x86/traps.c), as a real Xen 4.17 printed them: `RIP: e033:[<...>]`,
+`CONTEXT: pv guest (d1v0)`. Added are the code at RIP, a backtrace with the image's symbols, and the
+last hypercalls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from hypervisor.abi.xen import HypercallNr
 from hypervisor.domain.domain import Domain, Vcpu
@@ -15,60 +17,96 @@ from hypervisor.mm.guest_memory import GuestFault
 from hypervisor.mm.walk import walk
 from hypervisor.traps.current import Current
 from hypervisor.x86.flags import CS, DS, ES, FS, GPR_NAMES, GS, RBP, RSP, SS
-from hypervisor.x86.paging import pte_mfn
+from hypervisor.x86.paging import PAGE_SIZE, PTE_P, pte_mfn
 
-_STACK_WORDS = 16
-_MAX_CALLS = 16
-_GPR_ORDER = (0, 3, 1, 2, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15)
+_STACK_LINES: Final = 20  # debug_stack_lines
+_STACK_LINE_BYTES: Final = 32
+_MAX_CALLS: Final = 16
+_CODE_BEFORE: Final = 15
+_CODE_AFTER: Final = 16
+_GPR_ORDER: Final = (0, 3, 1, 2, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15)
 
 
 def crash_report(current: Current, why: str, now_ns: int) -> str:
     """The report for the guest on the CPU."""
     dom, vcpu = current.dom, current.vcpu
     lines = [
-        f"(XEN) {why}",
+        f"{vcpu.name} {why}",
         *_page_walk(current),
-        f"(XEN) Domain {dom.domid} (vcpu#{vcpu.vcpu_id}) crashed on cpu#0 at {now_ns} ns:",
-        "(XEN) ----[ Xen-4.17.ring1  x86_64  debug=n  Not tainted ]----",
-        "(XEN) CPU:    0",
+        f"domain_crash called for d{dom.domid} {dom.name!r} at {now_ns} ns",
+        f"Domain {dom.domid} (vcpu#{vcpu.vcpu_id}) crashed on cpu#0:",
+        "----[ Xen-4.17.ring1  x86_64  debug=n  Not tainted ]----",
+        "CPU:    0",
         *_registers(current),
+        *_code(current),
         *_stack(current),
-        "(XEN) Guest call trace:",
+        "Guest call trace:",
         *_backtrace(current),
-        "(XEN) Last hypercalls:",
+        "Last hypercalls:",
         *_hypercalls(dom, vcpu),
     ]
-    return "\n".join(lines) + "\n"
+    return "".join(f"(XEN) {line}\n" for line in lines)
 
 
 def _registers(current: Current) -> Iterator[str]:
     state, vcpu = current.state, current.vcpu
     rip = state.rip
     cs = state.segment(CS).selector
-    yield f"(XEN) RIP:    {cs:04x}:[<{rip:016x}>]{_suffix(current.dom, rip)}"
+    yield f"RIP:    {cs:04x}:[<{rip:016x}>]{_suffix(current.dom, rip)}"
     masked = int(current.events_masked)
-    yield (f"(XEN) RFLAGS: {state.rflags:016x}   EM: {masked}   CONTEXT: pv guest ({vcpu.name})")
-    for start in range(0, 15, 3):
-        names = _GPR_ORDER[start : start + 3]
-        yield "(XEN) " + "   ".join(f"{GPR_NAMES[n]:<3}: {state.gpr(n):016x}" for n in names)
-    yield (f"(XEN) r15: {state.gpr(15):016x}   cr0: {state.cr0:016x}   cr4: {state.cr4:016x}")
-    yield f"(XEN) cr3: {state.cr3:016x}   cr2: {state.cr2:016x}"
+    yield f"RFLAGS: {state.rflags:016x}   EM: {masked}   CONTEXT: pv guest ({vcpu.name})"
+    named = [(GPR_NAMES[number], state.gpr(number)) for number in _GPR_ORDER]
+    named += [("cr0", state.cr0), ("cr4", state.cr4)]
+    for start in range(0, len(named), 3):
+        yield _named(named[start : start + 3])
+    yield _named([("cr3", state.cr3), ("cr2", state.cr2)])
+    bases = (state.segment(FS).base, state.segment(GS).base, vcpu.gs_base_user)
+    yield _named(list(zip(("fsb", "gsb", "gss"), bases, strict=True)))
     order = (("ds", DS), ("es", ES), ("fs", FS), ("gs", GS), ("ss", SS), ("cs", CS))
-    yield "(XEN) " + "   ".join(f"{name}: {state.segment(n).selector:04x}" for name, n in order)
+    yield "   ".join(f"{name}: {state.segment(n).selector:04x}" for name, n in order)
+
+
+def _named(values: list[tuple[str, int]]) -> str:
+    return "   ".join(f"{name + ':':<4} {value:016x}" for name, value in values)
+
+
+def _code(current: Current) -> Iterator[str]:
+    """The bytes around RIP, that at RIP in angle brackets; `??` where there is no memory."""
+    rip = current.state.rip
+    yield f"Guest code around <{rip:016x}>{_suffix(current.dom, rip)}:"
+    base = current.state.segment(CS).base
+    shown = []
+    for vaddr in range(rip - _CODE_BEFORE, rip + _CODE_AFTER):
+        text = _byte_at(current, base + vaddr)
+        shown.append(f"<{text}>" if vaddr == rip else text)
+    yield " " + " ".join(shown)
+
+
+def _byte_at(current: Current, vaddr: int) -> str:
+    if vaddr < 0:
+        return "??"
+    try:
+        return current.mem.read_raw(vaddr, 1).hex()
+    except GuestFault:
+        return "??"
 
 
 def _stack(current: Current) -> Iterator[str]:
+    """The words from the stack pointer on, to the end of their page."""
     size = current.vcpu.width.word_bytes
     rsp = current.state.gpr(RSP)
-    yield f"(XEN) Guest stack trace from {'rsp' if size == 8 else 'esp'}={rsp:0{2 * size}x}:"
+    yield f"Guest stack trace from {'rsp' if size == 8 else 'esp'}={rsp:0{2 * size}x}:"
+    length = min(_STACK_LINES * _STACK_LINE_BYTES, PAGE_SIZE - rsp % PAGE_SIZE)
     try:
-        raw = current.mem.read_raw(rsp, _STACK_WORDS * size)
-    except GuestFault as fault:
-        yield f"(XEN)    {fault}"
+        raw = current.mem.read_raw(rsp, length - length % size)
+    except GuestFault:
+        yield "  Fault while accessing guest memory."
         return
     words = [int.from_bytes(raw[at : at + size], "little") for at in range(0, len(raw), size)]
-    for start in range(0, len(words), 4):
-        yield "(XEN)    " + " ".join(f"{word:0{2 * size}x}" for word in words[start : start + 4])
+    per_line = _STACK_LINE_BYTES // size
+    for start in range(0, len(words), per_line):
+        shown = " ".join(f"{word:0{2 * size}x}" for word in words[start : start + per_line])
+        yield f"   {shown}"
 
 
 def _backtrace(current: Current) -> Iterator[str]:
@@ -90,7 +128,7 @@ def _backtrace(current: Current) -> Iterator[str]:
 
 def _call(current: Current, rip: int) -> str:
     width = 2 * current.vcpu.width.word_bytes
-    return f"(XEN)    [<{rip:0{width}x}>]{_suffix(current.dom, rip)}"
+    return f"   [<{rip:0{width}x}>]{_suffix(current.dom, rip)}"
 
 
 def _suffix(dom: Domain, vaddr: int) -> str:
@@ -100,19 +138,20 @@ def _suffix(dom: Domain, vaddr: int) -> str:
 
 
 def _page_walk(current: Current) -> Iterator[str]:
-    state = current.state
-    vaddr = state.cr2
-    if not vaddr:
+    """The entries that lead to the address that could not be reached, if it was about one."""
+    vaddr = current.lost_vaddr
+    if vaddr is None:
         return
-    yield f"(XEN) Pagetable walk from {vaddr:016x}:"
-    found = walk(current.frames.memory, current.dom.page_tables.mode, state.cr3, vaddr)
+    yield f"Pagetable walk from {vaddr:016x}:"
+    found = walk(current.frames.memory, current.dom.page_tables.mode, current.state.cr3, vaddr)
     for step in found.steps:
-        kind = current.frames.describe(pte_mfn(step.entry)) if step.entry & 1 else "not present"
-        yield f"(XEN)  L{step.level}[0x{step.slot:03x}] = {step.entry:016x} {kind}"
+        is_present = step.entry & PTE_P
+        kind = current.frames.describe(pte_mfn(step.entry)) if is_present else "not present"
+        yield f" L{step.level}[0x{step.slot:03x}] = {step.entry:016x} {kind}"
 
 
 def _hypercalls(dom: Domain, vcpu: Vcpu) -> Iterator[str]:
     for number, rip in vcpu.recent:
         known = number in HypercallNr._value2member_map_
         name = HypercallNr(number).name.lower() if known else f"unknown {number}"
-        yield f"(XEN)    {name} from {rip:#x}{_suffix(dom, rip)}"
+        yield f"   {name} from {rip:#x}{_suffix(dom, rip)}"

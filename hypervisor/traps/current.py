@@ -21,6 +21,7 @@ class Current:
     dom: Domain
     vcpu: Vcpu
     mem: GuestMemory
+    lost_vaddr: int | None = None  # what a crash was about, if it was about an address
 
     def __init__(self, cpu: Cpu, frames: FrameTable) -> None:
         self.cpu = cpu
@@ -36,6 +37,7 @@ class Current:
         """`vcpu` of `dom` is on the CPU now."""
         self.dom = dom
         self.vcpu = vcpu
+        self.lost_vaddr = None
         self.mem = self._mem_by_width[dom.width]
 
     # --- privilege, as the guest understands it ---------------------------------------

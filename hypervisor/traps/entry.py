@@ -219,10 +219,10 @@ class TrapEntry:
         current = self._current
         gate = current.vcpu.gates[vector]
         if gate.address == 0:
-            name = Vector(vector).name if vector in Vector._value2member_map_ else "interrupt"
-            code = "" if error_code is None else f", ec={error_code:04x}"
-            at = f", address {self._state.cr2:#x}" if vector == Vector.PF else ""
-            raise DomainCrash(f"Unhandled {name} fault/trap [#{vector}{code}{at}]")
+            if vector == Vector.PF:
+                current.lost_vaddr = self._state.cr2
+            name = f"#{Vector(vector).name}" if vector in Vector._value2member_map_ else "interrupt"
+            raise DomainCrash(f"Unhandled: vec {vector}, {name}[{error_code or 0:04x}]")
         current.vcpu.stats.exceptions += 1
         bounce.to_gate(current, gate, error_code)
 

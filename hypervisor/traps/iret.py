@@ -157,4 +157,5 @@ def _pop(current: Current, vaddr: int, size: int) -> bytes:
     try:
         return current.mem.read_raw(vaddr, size)
     except GuestFault as fault:
+        current.lost_vaddr = fault.vaddr
         raise DomainCrash(f"the frame for iret: {fault}") from None

@@ -9,6 +9,7 @@ number it expects is the one that Xen gave.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -75,6 +76,27 @@ def traps_here() -> str:
         dom = machine.create(guest_path("traps", "x86_64"))
         machine.run(time_limit_ns=60 * 10**9)
         return dom.console.output.decode()
+
+
+def crash_lines(report: str) -> list[str]:
+    """The registers' part of a crash report, without its numbers and symbols."""
+    lines = [line.strip() for line in report.splitlines() if line.startswith("(XEN)")]
+    first = next(idx for idx, line in enumerate(lines) if "crashed on cpu" in line)
+    last = next(idx for idx, line in enumerate(lines) if "Guest stack trace" in line)
+    plain = [re.sub(r" \w+\+0x\w+$", "", line) for line in lines[first : last + 1]]
+    return [re.sub(r"\b(?=\w*\d)\w+\b", "0", line) for line in plain]
+
+
+def test_a_crash_is_reported_in_xens_shape(xen: Path) -> None:
+    kernel = guest_path("crash", "x86_64")
+    with Machine() as machine:
+        dom = machine.create(kernel)
+        machine.run(time_limit_ns=10**9)
+        here = crash_lines(dom.crash_report or "")
+    there = crash_lines(console_of_dom0(xen, kernel))
+    code = next(idx for idx, line in enumerate(here) if "Guest code" in line)
+    del here[code : code + 2]  # Xen shows none of a guest's
+    assert here == there
 
 
 @pytest.mark.parametrize("name", ["hello", "ticker", "refusals"])
