@@ -28,7 +28,7 @@ def crash(width: str, how: str) -> str:
 
 def functions(report: str) -> list[str]:
     """The names in the call trace, the innermost first."""
-    trace = report.split("Guest call trace:\n")[1].split("Last hypercalls:")[0]
+    trace = report.split("Guest call trace:\n")[1].split("Last hypercalls:", maxsplit=1)[0]
     return re.findall(r"\[<[0-9a-f]+>\] (\w+)\+0x[0-9a-f]+", trace)
 
 
