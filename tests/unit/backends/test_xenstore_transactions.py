@@ -134,6 +134,18 @@ def test_watches_hear_of_a_transaction_when_it_is_committed(guest: Client) -> No
     assert guest.heard() == [("data/a", "t"), ("data/c", "t")]
 
 
+def test_who_could_read_before_a_transaction_hears_of_it(store: Store, guest: Client) -> None:
+    other = domu(store, 6)
+    guest.ask(XsType.SET_PERMS, "data/a", "n5", "r6")
+    other.watch("/local/domain/5/data/a", "t")
+    other.heard()
+    tx = guest.start()
+    guest.ask(XsType.SET_PERMS, "data/a", "n5", tx=tx)
+    guest.write("data/a", "secret", tx=tx)
+    guest.end(tx)
+    assert other.heard() == [("/local/domain/5/data/a", "t")]
+
+
 def test_watches_do_not_hear_of_one_that_failed(guest: Client) -> None:
     guest.watch("data/b", "t")
     tx, lost = guest.start(), guest.start()
