@@ -21,6 +21,9 @@ from hypervisor.control.host import Host
 from hypervisor.domain.domain import Domain, Vcpu
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import HYPERCALLS
+from hypervisor.mm.hole_map import HOLE
+from hypervisor.mm.walk import walk
+from hypervisor.x86.paging import PTE_P
 from tests.support.elf_writer import KernelSpec, LoadSegment, generic_notes, write_elf
 
 BASE: Final = {
@@ -31,7 +34,8 @@ BASE: Final = {
 _PAE: Final = {Width.X86_32: "no", Width.X86_32P: "yes", Width.X86_64: None}
 _IMAGE_BYTES: Final = 0x4000
 _DATA_OFFSET: Final = 0x2000
-#: An address that no page table of the guest maps, and one of the hypervisor's own.
+_READ_ONLY_OFFSET: Final = 0x3000
+#: An address that no page table of the guest maps.
 UNMAPPED: Final = 0x1000
 
 
@@ -79,6 +83,22 @@ class Guest:
         """Read from the guest's data page."""
         return self.enter().mem.read(self.data + offset, size)
 
+    def read_only(self, data: bytes) -> int:
+        """Put `data` where the guest may only read; returns the address."""
+        caller = self.enter()
+        vaddr = BASE[self.width] + _READ_ONLY_OFFSET
+        caller.mem.write(vaddr, data)
+        maddr = caller.mem.translate(vaddr, write=True)
+        mode = self.dom.page_tables.mode
+        entry = walk(self.host.memory, mode, caller.current.state.cr3, vaddr).steps[-1].entry_maddr
+        self.dom.page_tables.update_entry(entry, maddr & ~0xFFF | PTE_P, owner=self.dom.domid)
+        return vaddr
+
+    def mask_port(self, port: int) -> None:
+        """Mask a port, as the guest does."""
+        words = self.width.bits
+        self.words[2048 + words * words // 8 + port // 8] |= 1 << port % 8
+
     @property
     def words(self) -> memoryview:
         """The guest's shared_info."""
@@ -90,6 +110,11 @@ def guests(*widths: Width, privileged: bool = False) -> Iterator[list[Guest]]:
     """A machine with one domain for each width."""
     with Machine(memory_mib=8 + 8 * len(widths)) as machine:
         yield [Guest(machine, width, privileged=privileged) for width in widths]
+
+
+def hole(width: Width) -> int:
+    """Where Xen's region begins: mapped, but not for a guest to pass on."""
+    return HOLE[width].vaddr
 
 
 @contextmanager
