@@ -23,7 +23,7 @@ from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import HYPERCALLS
 from hypervisor.mm.hole_map import HOLE
 from hypervisor.mm.walk import walk
-from hypervisor.x86.paging import PTE_P
+from hypervisor.x86.paging import PAGE_SHIFT, PAGE_SIZE, PTE_P
 from tests.support.elf_writer import KernelSpec, LoadSegment, generic_notes, write_elf
 
 BASE: Final = {
@@ -92,6 +92,20 @@ class Guest:
         mode = self.dom.page_tables.mode
         entry = walk(self.host.memory, mode, caller.current.state.cr3, vaddr).steps[-1].entry_maddr
         self.dom.page_tables.update_entry(entry, maddr & ~0xFFF | PTE_P, owner=self.dom.domid)
+        return vaddr
+
+    def spare_frame(self) -> int:
+        """A frame of ordinary memory that the guest maps: its data page's."""
+        return self.enter().mem.translate(self.data, write=True) >> PAGE_SHIFT
+
+    def end_of_memory(self) -> int:
+        """The first address behind what the guest was given mapped."""
+        caller = self.enter()
+        vaddr = self.data
+        mode = self.dom.page_tables.mode
+        cr3 = caller.current.state.cr3
+        while walk(self.host.memory, mode, cr3, vaddr).maddr is not None:
+            vaddr += PAGE_SIZE
         return vaddr
 
     def mask_port(self, port: int) -> None:
