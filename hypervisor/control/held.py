@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from hypervisor.control.host import Host
 from hypervisor.domain.domain import Domain
 from hypervisor.mm.audit import AuditSubject
@@ -23,6 +25,9 @@ def audit_subject(host: Host, dom: Domain) -> AuditSubject:
             if entry & PTE_P:
                 subject.typed.append((pte_mfn(entry), FrameType.SEGDESC))
     subject.typed += [(mfn, FrameType.WRITABLE) for mfn in dom.backend_frames]
+    waiting = [*dom.page_tables.doomed, *chain(*dom.page_tables.kept.values())]
+    subject.typed += [(mfn, FrameType(host.frames.type[mfn])) for mfn in waiting]
+    subject.may_map_others = dom.privileged
     subject.lent.append(dom.shared_info_mfn)
     if (table := host.grants.tables.get(dom.domid)) is not None:
         subject.lent += table.frames

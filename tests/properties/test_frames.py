@@ -326,7 +326,7 @@ class FramesMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("width", Width, ids=lambda width: width.name)
 def test_types_and_counts(width: Width) -> None:
-    machine = type(f"Frames{width.name}", (FramesMachine,), {"width": width})
+    machine: Any = type(f"Frames{width.name}", (FramesMachine,), {"width": width})
     machine.TestCase.settings = settings(
         max_examples=40,
         stateful_step_count=50,
