@@ -37,6 +37,11 @@ static void test_assists(void)
            hv_vm_assist(NO_OPERATION, VMASST_TYPE_architectural_iopl));
 }
 
+#define PV_FEATURES                                                                                \
+    (1 << XENFEAT_mmu_pt_update_preserve_ad | 1 << XENFEAT_highmem_assist |                        \
+     1 << XENFEAT_gnttab_map_avail_bits | 1 << XENFEAT_memory_op_vnode_supported |                 \
+     1 << XENFEAT_direct_mapped)
+
 static void test_version(void)
 {
     struct xen_feature_info features = { .submap_idx = 99 };
@@ -49,6 +54,10 @@ static void test_version(void)
            hv_xen_version(XENVER_extraversion, xens));
     expect("version.submap", "features that there are none of", -XEN_EINVAL,
            hv_xen_version(XENVER_get_features, &features));
+    features.submap_idx = 0;
+    hv_xen_version(XENVER_get_features, &features);
+    expect("version.features", "those of a PV domain, whether the initial one or not", PV_FEATURES,
+           features.submap & ~(1u << XENFEAT_dom0));
 }
 
 static void test_console(void)

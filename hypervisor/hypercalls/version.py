@@ -45,6 +45,8 @@ def get_features(caller: Caller, arg: FeatureInfo) -> None:
         1 << Feature.MMU_PT_UPDATE_PRESERVE_AD
         | 1 << Feature.HIGHMEM_ASSIST
         | 1 << Feature.GNTTAB_MAP_AVAIL_BITS
+        | 1 << Feature.MEMORY_OP_VNODE_SUPPORTED  # understood, and without vNUMA passed over
+        | 1 << Feature.DIRECT_MAPPED  # a gfn is the mfn
     )
     if caller.dom.vm_assist & _VMASST_PAE_EXTENDED_CR3:
         features |= 1 << Feature.PAE_PGDIR_ABOVE_4GB
