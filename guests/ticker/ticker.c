@@ -112,6 +112,23 @@ static void test_one_shot(void)
     check_true("timer.replace", "a second set_timer_op replaces the first",
                ticks_within(40 * NSEC_PER_MSEC));
     check_true("timer.once", "each fires once", !ticks_within(60 * NSEC_PER_MSEC));
+    hv_set_timer_op(system_time() + 2 * NSEC_PER_MSEC);
+    hv_vcpu_op(VCPUOP_stop_singleshot_timer, 0, NULL);
+    check_true("timer.shared", "the vCPU's single-shot timer is the same one",
+               !ticks_within(10 * NSEC_PER_MSEC));
+}
+
+/* A deadline 13 days ahead, or negative, is what a Linux whose jiffies wrapped asks for: Xen lets it
+ * have its event after 100 ms. */
+static void test_wrapped(const char *id, u64 deadline)
+{
+    u64 start = system_time();
+
+    hv_set_timer_op(deadline);
+    wait_for_tick(ticks);
+    check_true(id, "a deadline that makes no sense fires after 100 ms",
+               ticked_at - start >= 100 * NSEC_PER_MSEC &&
+                   ticked_at - start < 300 * NSEC_PER_MSEC);
 }
 
 /* vcpu_op's own timers (public/vcpu.h); a Xen that has none says -ENOSYS. */
@@ -139,6 +156,26 @@ static void test_single_shot(void)
     hv_vcpu_op(VCPUOP_set_singleshot_timer, 0, &timer);
     check_true("single.past", "a time that has passed fires at once",
                ticks_within(50 * NSEC_PER_MSEC));
+}
+
+/* A vCPU that blocks longer than a period has no tick until something else wakes it, and then one
+ * for all it has missed. */
+static void test_periodic_blocked(void)
+{
+    struct vcpu_set_periodic_timer timer = { .period_ns = 5 * NSEC_PER_MSEC };
+    u64 until;
+
+    ticks_within(5 * NSEC_PER_MSEC);
+    if (!present(hv_vcpu_op(VCPUOP_set_periodic_timer, 0, &timer)))
+        return;
+    check_true("periodic.at-once", "set when its last tick was long ago, it ticks at once",
+               ticks_within(NSEC_PER_MSEC));
+    until = system_time() + 22 * NSEC_PER_MSEC;
+    hv_set_timer_op(until);
+    wait_for_tick(ticks);
+    check_true("periodic.blocked", "it does not wake a vCPU that blocks", ticked_at >= until);
+    hv_vcpu_op(VCPUOP_stop_periodic_timer, 0, NULL);
+    ticks_within(5 * NSEC_PER_MSEC);
 }
 
 /* The periodic timer runs while its vCPU does: one that blocks is not woken by it (Xen stops it
@@ -212,8 +249,11 @@ void guest_main(const struct start_info *si)
     test_ticks((unsigned)option_number(si, "ticks", 10),
                option_number(si, "period_ms", 10) * NSEC_PER_MSEC);
     test_one_shot();
+    test_wrapped("timer.far", (u64)1 << 62);
+    test_wrapped("timer.negative", (u64)1 << 63);
     test_single_shot();
     test_periodic();
+    test_periodic_blocked();
     test_poll();
     test_block();
     event_close(timer_port);

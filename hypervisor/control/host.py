@@ -193,10 +193,12 @@ class Host:
                     self.events.raise_virq(dom, Virq.TIMER, key.vcpu_id)
 
     def set_period(self, vcpu: Vcpu, period_ns: int) -> None:
-        """Let VIRQ_TIMER come every `period_ns` while `vcpu` runs; 0: not at all."""
+        """Let VIRQ_TIMER come every `period_ns` while `vcpu` runs; 0: not at all.
+
+        The period counts from the last tick there was, so the first may come at once.
+        """
         self.timers.cancel(_periodic(vcpu))
         vcpu.periodic_ns = period_ns
-        vcpu.periodic_last_ns = self.now_ns
         if vcpu is self.running:
             self._periodic_work(vcpu)
             self.cpu.request_stop()

@@ -109,6 +109,14 @@ def test_periodic_timer_raises_virq_timer_again_and_again(guest: Guest) -> None:
     assert deadline(guest, TimerKind.PERIODIC) is None
 
 
+def test_period_counts_from_the_last_tick(guest: Guest) -> None:
+    port = guest.host.events.bind_virq(guest.dom, Virq.TIMER, 0)
+    pass_time(guest, 3 * MSEC)
+    vcpu_op(guest, VcpuOp.SET_PERIODIC_TIMER, VcpuSetPeriodicTimer(2 * MSEC))
+    assert guest.host.events.is_pending(guest.dom, port)
+    assert deadline(guest, TimerKind.PERIODIC) == 5 * MSEC
+
+
 def test_periodic_timer_stops_with_its_vcpu_and_makes_up_for_it(guest: Guest) -> None:
     port = guest.host.events.bind_virq(guest.dom, Virq.TIMER, 0)
     vcpu_op(guest, VcpuOp.SET_PERIODIC_TIMER, VcpuSetPeriodicTimer(2 * MSEC))
