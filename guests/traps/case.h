@@ -92,6 +92,7 @@ void test_emulated(void);
 void test_events(void);
 void test_nested(void);
 void test_user(void);
+void test_ports(void);
 void test_iret(void);
 
 #endif

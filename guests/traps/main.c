@@ -41,5 +41,6 @@ void guest_main(const struct start_info *si)
     test_nested();
     test_user();
     test_iret();
+    test_ports();
     report_and_exit();
 }

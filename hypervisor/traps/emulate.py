@@ -16,6 +16,7 @@ from hypervisor.mm.guest_memory import GuestFault
 from hypervisor.traps import msr
 from hypervisor.traps.cpuid import cpuid
 from hypervisor.traps.current import Current
+from hypervisor.traps.ports import PORT_OPCODES, emulate_port
 from hypervisor.x86.decode import MAX_INSTRUCTION, Opcode, modrm_registers, opcode_of
 from hypervisor.x86.flags import (
     CR0_TS,
@@ -50,14 +51,18 @@ class Emulator:
 
     # --- entry points -------------------------------------------------------------------
     def privileged(self) -> bool:
-        """Emulate the instruction that raised #GP(0) in the guest's kernel; False if refused."""
+        """Emulate the instruction that raised #GP(0); False if refused.
+
+        User mode gets ports, cli and sti, where it may use them; the rest is the kernel's alone.
+        Raises MemoryFault where an operand in memory cannot be reached.
+        """
         code = self._fetch()
         is_64 = self._is_64_bit_code()
         front = opcode_of(code, is_64=is_64)
         if front is None:
             return False
         length = self._do(front, code)
-        if length == 0:
+        if length is None:
             return False
         self._advance(length)
         return True
@@ -106,36 +111,19 @@ class Emulator:
         state.rip = rip if self._is_64_bit_code() else rip & _M32
         self._current.vcpu.stats.emulated += 1
 
-    def _do(self, front: Opcode, code: bytes) -> int:
-        """Do the instruction; its length, or 0 when it is not to be emulated."""
+    def _do(self, front: Opcode, code: bytes) -> int | None:
+        """Do the instruction; its length, 0 if it is to be executed again, None if refused."""
         opcode = front.opcode
         if opcode in (0xFA, 0xFB):  # cli, sti: the guest's interrupt flag is its event mask
-            return front.length if self._current.iopl_permits else 0
-        if opcode in _PORT_OPCODES:
-            return self._port(front, code)
+            return front.length if self._current.iopl_permits else None
+        if opcode in PORT_OPCODES:
+            return emulate_port(self._current, front, code, is_64=self._is_64_bit_code())
         handler = _TWO_BYTE.get(opcode)
-        if handler is None:
-            return 0
-        return handler(self, front, code)
-
-    # --- ports ------------------------------------------------------------------------------
-    def _port(self, front: Opcode, code: bytes) -> int:
-        """in and out: no port answers, so a read gives all ones and a write is lost."""
-        if not self._current.iopl_permits:
-            return 0
-        opcode = front.opcode
-        length = front.length + (1 if opcode in (0xE4, 0xE5, 0xE6, 0xE7) else 0)
-        if opcode in (0xE4, 0xE5, 0xEC, 0xED):
-            size = 1 if opcode in (0xE4, 0xEC) else 2 if 0x66 in front.prefixes else 4
-            self.port_in(size)
-        return length
-
-    def port_in(self, size: int) -> None:
-        """Put all ones into AL, AX or EAX."""
-        state = self._current.state
-        ones = (1 << 8 * size) - 1
-        kept = 0 if size == 4 else state.gpr(RAX) & ~ones
-        state.set_gpr(RAX, kept | ones)
+        if handler is None or not self._current.in_kernel:
+            return None
+        if opcode in _WITH_MODRM and len(code) <= front.length:
+            return None  # the CPU had a translation of the next page that is not there any more
+        return handler(self, front, code) or None
 
     # --- control and debug registers ------------------------------------------------------------
     def _mov_from_cr(self, front: Opcode, code: bytes) -> int:
@@ -211,11 +199,15 @@ class Emulator:
 
     def _mov_from_dr(self, front: Opcode, code: bytes) -> int:
         number, register = self._registers(front, code)
+        if number > 7:
+            return 0
         self._current.state.set_gpr(register, get_debugreg(self._current, number))
         return front.length + 1
 
     def _mov_to_dr(self, front: Opcode, code: bytes) -> int:
         number, register = self._registers(front, code)
+        if number > 7:
+            return 0
         try:
             set_debugreg(self._current, number, self._current.state.gpr(register))
         except ValueError:
@@ -265,7 +257,7 @@ class Emulator:
         self._current.state.set_gpr(RDX, value >> 32 & _M32)
 
 
-_PORT_OPCODES: Final = frozenset({0xE4, 0xE5, 0xE6, 0xE7, 0xEC, 0xED, 0xEE, 0xEF})
+_WITH_MODRM: Final = frozenset({0x0F20, 0x0F21, 0x0F22, 0x0F23})
 _TWO_BYTE: Final[dict[int, Callable[[Emulator, Opcode, bytes], int]]] = {
     0x0F01: Emulator._rdtscp,
     0x0F06: Emulator._clts,

@@ -23,6 +23,7 @@ from hypervisor.probes import Entry, Probes
 from hypervisor.traps import bounce
 from hypervisor.traps.current import Current
 from hypervisor.traps.emulate import Emulator, set_task_switched
+from hypervisor.traps.ports import MemoryFault
 from hypervisor.traps.segments import reload_data_segments
 from hypervisor.x86.flags import (
     CR0_TS,
@@ -184,7 +185,12 @@ class TrapEntry:
                 self.inject(vector, error_code if vector in HAS_ERROR_CODE else None)
 
     def _try_emulate(self) -> bool:
-        return self._current.in_kernel and self._emulator.privileged()
+        try:
+            return self._emulator.privileged()
+        except MemoryFault as fault:
+            self._state.cr2 = fault.vaddr
+            self._page_fault(fault.error_code)
+            return True
 
     def _retry_at_cpl3(self, was_at_cpl3: bool) -> bool:
         vcpu = self._current.vcpu
