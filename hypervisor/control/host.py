@@ -26,6 +26,7 @@ from hypervisor.traps.descriptor_tables import DescriptorTables
 from hypervisor.traps.segments import xen_gdt_page
 from hypervisor.x86.paging import PAGE_SHIFT, PAGE_SIZE
 
+START_NS: Final = 1_066_521_600 * 10**9  # machines start on 2003-10-19: always the same day
 PREEMPTION_NS: Final = 1_000_000  # what a piece of a long hypercall costs its caller: a slice
 
 
@@ -50,7 +51,7 @@ class Host:
         self.domains: dict[int, Domain] = {}
         self.next_domid = 1
         self.running: Vcpu | None = None  # whose state is in the CPU
-        self.wallclock_offset_ns = 0
+        self.wallclock_offset_ns = START_NS
         self.log = XenLog()
         # filled by the vmm
         self.on_crash: Callable[[Domain, Vcpu, str], str] = _no_report
