@@ -102,6 +102,7 @@ class XenMappings:
     def __init__(self, frames: FrameTable, m2p: M2P) -> None:
         self.frames = frames
         self.m2p = m2p
+        (self.zero_frame,) = frames.allocate_xen(1)  # what a GDT has where the guest gave nothing
         self._m2p_slots: dict[Width, dict[int, int]] = {}
 
     def for_domain(self, width: Width, nr_vcpus: int, gdt_frame: int) -> DomainWindows:
@@ -115,6 +116,9 @@ class XenMappings:
             for vcpu in range(nr_vcpus):
                 base = hole.windows_vaddr + (vcpu << WINDOW_SHIFT)
                 leaves.append(builder.leaf_entry(base, slots))
+                zero = self.zero_frame << PAGE_SHIFT | _leaf_flags(mode)
+                for idx in range(GDT_GUEST_PAGES):
+                    builder.write(leaves[-1] + idx * mode.entry_bytes, zero)
                 page = base + (GDT_GUEST_PAGES << PAGE_SHIFT)
                 entry = gdt_frame << PAGE_SHIFT | _leaf_flags(mode)
                 builder.write(builder.leaf_entry(page, slots), entry)
@@ -124,7 +128,9 @@ class XenMappings:
             at = (slot - hole.first_slot) * size
             raw[at : at + size] = entry.to_bytes(size, "little")
         xen_slots = XenSlots(hole.table, hole.first_slot, hole.end_slot, bytes(raw))
-        return DomainWindows(xen_slots, hole.windows_vaddr, tuple(leaves), builder.tables, mode)
+        return DomainWindows(
+            xen_slots, hole.windows_vaddr, tuple(leaves), builder.tables, mode, self.zero_frame
+        )
 
     def _m2p_entries(self, width: Width) -> dict[int, int]:
         if width not in self._m2p_slots:
@@ -155,6 +161,7 @@ class DomainWindows:
     gdt_leaves: tuple[int, ...]
     tables: list[int]
     mode: PagingMode
+    zero_frame: int  # Xen's: a page of descriptors that are not present
 
     def gdt_vaddr(self, vcpu: int) -> int:
         """The linear base of a vCPU's GDT."""
@@ -167,6 +174,14 @@ class DomainWindows:
     def entry_maddr(self, vcpu: int, page: int) -> int:
         """Where the entry of one window page lies (pages 0..15 GDT, 16..31 LDT)."""
         return self.gdt_leaves[vcpu] + page * self.mode.entry_bytes
+
+    def empty_leaf(self, page: int) -> int:
+        """The entry of a window page that holds nothing of the guest's.
+
+        A selector of the GDT that leads there is #GP, as if the table were full of null
+        descriptors. An LDT's page is not mapped: the fault is where it is looked up.
+        """
+        return self.leaf(self.zero_frame) if page < GDT_GUEST_PAGES else 0
 
     def leaf(self, mfn: int) -> int:
         """The entry that maps `mfn` into a window: supervisor, read-only."""

@@ -95,7 +95,7 @@ class DescriptorTables:
 
     def _map(self, dom: Domain, vcpu: Vcpu, page: int, mfn: int | None) -> None:
         maddr = dom.windows.entry_maddr(vcpu.vcpu_id, page)
-        entry = 0 if mfn is None else dom.windows.leaf(mfn)
+        entry = dom.windows.empty_leaf(page) if mfn is None else dom.windows.leaf(mfn)
         mode = dom.page_tables.mode
         words = self._frames.memory.u32 if mode.entry_bytes == 4 else self._frames.memory.u64
         old = words[maddr >> mode.entry_shift]

@@ -20,6 +20,7 @@ from hypervisor.abi.xen import (
     MulticallEntry,
 )
 from hypervisor.hypercalls.mmu_batch import MMU_UPDATE_PREEMPTED, REQUESTS_PER_PIECE
+from hypervisor.hypercalls.mmuext import move_to_cr3
 from hypervisor.mm.audit import audit
 from hypervisor.mm.frames import PINNED
 from tests.support.attacker import Attacker, attacker
@@ -142,6 +143,26 @@ def test_a_pin_refused_at_its_last_entry_gives_everything_back(villain: Attacker
     assert villain.pieces >= 3
     tables = villain.guest.dom.page_tables
     assert (tables.kept, tables.doomed) == ({}, [])
+
+
+def test_a_mov_to_cr3_that_means_a_hundred_tables_is_executed_again_and_again() -> None:
+    with attacker(Width.X86_32) as villain:
+        upper, _ = tree(villain, 100)
+        guest = villain.guest
+        root = guest.vcpu.root_mfn
+        old = bytes(villain.host.memory.frame(root))
+        kernel_slot = BASE[Width.X86_32] >> 22
+        entry = old[kernel_slot * 4 : kernel_slot * 4 + 4]
+        villain.host.memory.frame(upper)[kernel_slot * 4 : kernel_slot * 4 + 4] = entry
+        caller = guest.enter()
+        tries = 1
+        while not move_to_cr3(caller, upper):
+            assert guest.vcpu.root_mfn == root
+            villain.check()
+            tries += 1
+        assert tries >= 3
+        assert guest.vcpu.root_mfn == upper
+        villain.check()
 
 
 def test_tables_that_wait_for_a_retry_are_given_back_at_the_end(villain: Attacker) -> None:

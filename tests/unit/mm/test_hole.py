@@ -73,6 +73,15 @@ def test_each_vcpu_has_a_window_with_xens_gdt_page(xen: Xen) -> None:
         assert xen.look(xen.windows.ldt_vaddr(vcpu))[0] is None
 
 
+def test_a_gdt_without_pages_is_full_of_null_descriptors(xen: Xen) -> None:
+    """Never unmapped: a selector that leads there is #GP, not a page fault of Xen's."""
+    for page in range(GDT_GUEST_PAGES):
+        assert xen.look(xen.windows.gdt_vaddr(1) + page * 4096)[0] == xen.mappings.zero_frame
+    assert not any(xen.memory.frame(xen.mappings.zero_frame))
+    assert xen.windows.empty_leaf(0) == xen.windows.leaf(xen.mappings.zero_frame)
+    assert xen.windows.empty_leaf(16) == 0
+
+
 def test_an_entry_written_into_a_window_shows_there(xen: Xen) -> None:
     (mfn,) = xen.frames.allocate(1, 1)
     maddr = xen.windows.entry_maddr(1, 16)
