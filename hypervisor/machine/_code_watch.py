@@ -44,6 +44,7 @@ class CodeWatch:
         self._restart = False
         self._hit = False
         self._pass_once = -1  # the breakpoint that was just reported
+        self._passed = (-1, -1)  # and where it was let pass, which may be begun again
         self._disassemblers: dict[int, Any] = {}
 
     def forget(self) -> None:
@@ -54,6 +55,11 @@ class CodeWatch:
         """Whether the engine was left only to translate a block again."""
         restart, self._restart = self._restart, False
         return restart
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether a breakpoint was reached, and not yet reported."""
+        return self._hit
 
     def take_hit(self) -> bool:
         """Whether a breakpoint was reached."""
@@ -81,7 +87,7 @@ class CodeWatch:
         stops = {at for at in self._breakpoints if start <= at < start + size}
         if _PORT_BYTES.search(code):
             stops |= self._hook_ports(start, code)
-        if stops and start not in self._hooked:
+        if stops and start not in self._hooked and not cpu.is_begun_again(start, size):
             self._translate_again(start, size)
         elif stops:
             self._set_checks(False)
@@ -91,6 +97,7 @@ class CodeWatch:
         """Have the block translated once more, with its hooks and with a check at each."""
         self._hooked.add(start)
         self._set_checks(True)
+        self._cpu.clock.settle_complete()  # of the block before nothing is left, wherever RIP lies
         self._cpu.engine.remove_translations(start, start + size)
         self._restart = True
         self._cpu.stop_engine()
@@ -162,8 +169,10 @@ class CodeWatch:
 
     def _at_breakpoint(self, uc: int, vaddr: int, size: int, user_data: int) -> None:
         try:
-            if self._pass_once == vaddr:
+            here = vaddr, self._cpu.position(vaddr)
+            if self._pass_once == vaddr or self._passed == here:
                 self._pass_once = -1
+                self._passed = here
                 return
             if vaddr in self._breakpoints:
                 self._pass_once = vaddr

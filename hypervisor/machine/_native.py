@@ -1,5 +1,7 @@
 """The block counter: a few bytes of machine code that the engine calls before every block.
 
+    if this block lies in the last one and ends before it does:
+        counter -= what lay from here on in the last one
     counter += size; start = address; size = size
     if counter >= limit:
         if skip-- <= 0: stop the engine
@@ -8,6 +10,11 @@ Called as a C function (uc, address, size, counter block) by the engine's BLOCK 
 before the engine's own check for a stop: so a stop asked for here happens at this block's start,
 exactly. Written straight into executable memory, because users have no compiler; where the host is
 another kind, or gives no such memory, `PythonCounter` does the same more slowly.
+
+The first rule is for code that writes into its own block. The engine then gives the block up at the
+writing instruction and does that one alone, as a block of its own: the rest of the block, charged
+already, was not done. Where one block is left for a place inside it in the ordinary way, by a jump,
+the new block ends where the old one did.
 
 The counter block is six words of shared memory, so that any thread may ask for a stop by writing
 one word (`limit` = 0): no asynchronous call into the engine, no store done twice.
@@ -38,7 +45,16 @@ NO_LIMIT: Final = (1 << 64) - 1
 # System V calling convention: rdi uc, rsi address, edx size, rcx counter block
 _X86_64_SYSV: Final = bytes.fromhex(
     "89d0"  # mov eax, edx            zero-extends
-    "480301"  # add rax, [rcx]
+    "4989f0"  # mov r8, rsi
+    "4c2b4108"  # sub r8, [rcx+8]     from the last block's start to here
+    "4c8b4910"  # mov r9, [rcx+16]
+    "4d39c8"  # cmp r8, r9
+    "730b"  # jae add
+    "4d29c1"  # sub r9, r8            from here to the last block's end
+    "4c39c8"  # cmp rax, r9
+    "7303"  # jae add
+    "4c2909"  # sub [rcx], r9
+    "480301"  # add: add rax, [rcx]
     "488901"  # mov [rcx], rax
     "48897108"  # mov [rcx+8], rsi
     "895110"  # mov [rcx+16], edx
@@ -99,7 +115,9 @@ def _counting(
     words: memoryview, stop: Callable[[], object]
 ) -> Callable[[int, int, int, int], None]:
     def block(uc: int, address: int, size: int, user_data: int) -> None:
-        total = words[COUNTER] + size
+        left = words[START] + words[SIZE] - address  # in the last block, from here on
+        not_done = left if size < left <= words[SIZE] else 0
+        total = words[COUNTER] - not_done + size
         words[COUNTER] = total
         words[START] = address
         words[SIZE] = size

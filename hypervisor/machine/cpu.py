@@ -29,6 +29,7 @@ from hypervisor.machine._native import (
     NO_LIMIT,
     SIZE,
     SKIP,
+    START,
     NativeCounter,
     PythonCounter,
     native_code_works,
@@ -59,6 +60,8 @@ _M32: Final = 0xFFFF_FFFF
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _RAX: Final = 0
 _TF: Final = 1 << 8
+_NOT_LIVE: Final = f"no live state in this build of unicorn {_engine.VERSION}"
+_TRIAL_BYTES: Final = 16  # at the end of memory, for code that is tried out
 _NO_MEMORY: Final = 0xFFFF_F000  # a physical address that no machine here has memory at
 
 
@@ -172,9 +175,20 @@ class Cpu:
     ) -> None:
         self.memory = memory
         self.exits: Exits = exits or NoExits()
+        self._build(access, native_clock, ps_per_byte, host_clock)
+        if self.internals is not None and not self._internals_work():
+            if access is StateAccess.LIVE:
+                raise EngineError(_NOT_LIVE)
+            self._engine.close()
+            self._build(StateAccess.COPIES, native_clock, ps_per_byte, host_clock)
+
+    def _build(
+        self, access: StateAccess, native_clock: bool | None, ps_per_byte: int, host_clock: bool
+    ) -> None:
+        """Make the engine and all that hangs on it."""
         self.stats = CpuStats()
         self._engine = Engine()
-        self._engine.map_memory(0, memory.size_bytes, memory.address)
+        self._engine.map_memory(0, self.memory.size_bytes, self.memory.address)
         self._attach_state(access)
         self.reset_state = self.state.save()
         self._attach_clock(native_clock, ps_per_byte, host_clock)
@@ -186,13 +200,11 @@ class Cpu:
         self._expired = False  # by the host's clock
         self._stepping = False
         self._port_fault = False
-        self._retried = (
-            -1,
-            -1,
-        )  # (linear RIP, counter) of a fetch fault retried by one instruction
+        self._retried = (-1, -1)  # linear RIP and counter of a fetch fault tried again, alone
         self._single_due = False  # COPIES: one instruction is to be done alone before going on
         self._by_trap_flag = False  # it is being done
         self._done_alone = False
+        self._exited = False  # since this step began
         self._is_pushf = False
         self._dr6_before = 0
         self.soft: list[Callable[[], None]] = [
@@ -209,7 +221,7 @@ class Cpu:
         engine.write_register(_engine.REG["rax"], 0)  # the engine is made on its first use
         self.internals = None if access is StateAccess.COPIES else find_internals(engine)
         if access is StateAccess.LIVE and self.internals is None:
-            raise EngineError(f"no live state in this build of unicorn {_engine.VERSION}")
+            raise EngineError(_NOT_LIVE)
         self._context = None
         if self.internals is not None:
             self.state = CpuState(self.internals.env, self.internals.read_eflags)
@@ -262,24 +274,57 @@ class Cpu:
 
     def _warm_up(self) -> None:
         """Run a jump once: the engine reports new blocks only from the second one on."""
+        self._try_out(b"\xeb\xfe", self._let_block_pass)
+
+    def _let_block_pass(self) -> None:
+        self._words[SKIP], self._words[LIMIT] = 1, 0
+        self._emulate()
+
+    def _internals_work(self) -> bool:
+        """Whether the two words that no register shows have the effect they should.
+
+        Of three instructions, a step does one; and a stop asked for at the first waits for the
+        end of their block.
+        """
+        steps: list[int] = []
+        begin = self.memory.size_bytes - _TRIAL_BYTES
+
+        def step() -> None:
+            self._step_once()
+            steps.append(self.state.rip - begin)
+
+        def run_with_stop() -> None:
+            function = _engine.BLOCK_FN(lambda uc, vaddr, size, user_data: self._stop())
+            hook = self._engine.hook(_engine.HOOK_CODE, function, begin=begin, end=begin)
+            self._let_block_pass()
+            self._engine.unhook(hook)
+            steps.append(self.state.rip - begin)
+
+        code = b"\x90\x90\xeb\x04\x90\x90\x90\x90\xeb\xfe"  # to the jump to itself, by a jump
+        self._try_out(code, step)
+        self._try_out(code, run_with_stop)
+        return steps == [1, 8]
+
+    def _try_out(self, code: bytes, run: Callable[[], None]) -> None:
+        """Call `run` with `code` about to be executed, and leave no trace of it."""
         before = self.state.save()
-        last = self.memory.size_bytes - 16
-        code = self.memory.read(last, 2)
-        self.memory.write(last, b"\xeb\xfe")
+        begin = self.memory.size_bytes - _TRIAL_BYTES
+        kept = self.memory.read(begin, len(code))
+        self.memory.write(begin, code)
         self.state.load(initial_state(self.reset_state, "pae"))
         self.state.cr0 = 0x11
         self.state.set_segment(CS, 8, 0, _M32, 0x00CF9B00)
         self.state.set_cpl(0)
         self._unpaged_state = self.state.save()
-        self.state.rip = last
-        self._words[SKIP], self._words[LIMIT] = 1, 0
-        self._emulate()
-        self.memory.write(last, code)
+        self.state.rip = begin
+        run()
+        self.memory.write(begin, kept)
         self.state.load(before)
         self._engine.flush_translations()
         self._words[COUNTER] = 0
         self._words[SIZE] = 0
         self.watch.forget()
+        self.stats = CpuStats()
 
     def close(self) -> None:
         """Free the engine."""
@@ -316,6 +361,7 @@ class Cpu:
         assert self._context is not None
         try:
             self._context.save()
+            self._exited = True
             if self._by_trap_flag and self._end_trap_flag(vector):
                 pass
             elif self.state.d[EXCEPTION_IS_INT]:
@@ -337,7 +383,7 @@ class Cpu:
         """
         state = self.state
         self._by_trap_flag = False
-        self._words[SKIP] = 0
+        self._words[SKIP] = 1 if self._stepping and vector != _DB else 0
         state.rflags &= ~_TF
         if vector != _DB:
             return False
@@ -380,6 +426,11 @@ class Cpu:
         """A block that runs on into a page that cannot be fetched faults before its first
         instruction. Do one instruction alone; the one that really crosses faults again, alone:
         at the same place, with nothing done in between."""
+        if self._stepping:
+            if self._words[SKIP] != 1:
+                return True  # the step's own block was let through: the fault is the next step's
+            if self.internals is not None:
+                return False  # and it is one instruction
         rip = self.linear_rip
         here = (rip, self._words[COUNTER])
         if self.state.q[CR2] >> 12 == rip >> 12 or self._retried == here:
@@ -387,8 +438,6 @@ class Cpu:
         self._retried = here
         if self.internals is not None:
             self.internals.cflags_next_tb.value = 1
-            if self._stepping:
-                self._words[SKIP] = 1
         else:
             self._single_due = True
             self._stop()
@@ -416,6 +465,7 @@ class Cpu:
     def _enter(self) -> None:
         if self._context is not None:
             self._context.save()
+            self._exited = True
 
     def _leave(self) -> None:
         if self._context is not None:
@@ -535,6 +585,10 @@ class Cpu:
             return Stop.KICKED
         return None
 
+    @property
+    def _is_stopped(self) -> bool:
+        return self._requested or self._kicked or self.watch.is_hit
+
     def step(self) -> Stop:
         """Execute one instruction (one iteration with a repeat prefix), or handle one exit."""
         self._requested = False
@@ -552,12 +606,23 @@ class Cpu:
                 self._emulate()
                 self.internals.cflags_next_tb.value = _M32
             else:
-                self._engine.flush_translations()  # blocks made without the counter ignore it
-                self._emulate(count=1)
-                self._forget_count()
+                self._step_on_copies()
         finally:
             self._stepping = False
         return self._why_stopped() or Stop.STEPPED
+
+    def _step_on_copies(self) -> None:
+        state, words = self.state, self._words
+        before = state.rip, words[COUNTER]
+        self._exited = False
+        self._engine.flush_translations()  # blocks made without the counter ignore it
+        self._emulate(count=1)
+        self._forget_count()
+        if (state.rip, words[COUNTER]) != before or self._exited or self._is_stopped:
+            return
+        # It wrote into its own block: the engine began it again, and that was counted as a second.
+        self._prepare_single()
+        self._emulate()
 
     def _forget_count(self) -> None:
         """Have the engine take its count's hooks out now, in a state that is thrown away.
@@ -597,7 +662,7 @@ class Cpu:
                 raise error
             if result:
                 raise EngineError(f"at rip {state.rip:#x}: {error_text(result)}")
-            again = self.watch.take_restart() or (self._done_alone and not self._stepping)
+            again = self.watch.take_restart() or (self._done_alone and self._goes_on)
             if self._by_trap_flag:  # stopped before it: begin anew
                 self._by_trap_flag = False
                 state.rflags &= ~_TF
@@ -612,6 +677,11 @@ class Cpu:
             elif not again:
                 return
 
+    @property
+    def _goes_on(self) -> bool:
+        """Whether neither the step is over nor the limit reached."""
+        return not self._stepping and self._words[COUNTER] < self._words[LIMIT]
+
     def _prepare_single(self) -> None:
         """COPIES: have one instruction done by the trap flag, which makes blocks of one."""
         state = self.state
@@ -620,7 +690,7 @@ class Cpu:
         self._dr6_before = state.q[DR6]
         self._by_trap_flag = True
         state.rflags |= _TF
-        self._words[SKIP] = 1  # a kick or the deadline comes after it
+        self._words[SKIP] = 2  # a kick or the deadline comes after it, begun once or twice
 
     def _run_by_host_clock(self, clock: HostClock, until_ps: int | None) -> Stop:
         """As `run`, the deadline being kept by the clock's alarm."""
@@ -648,6 +718,16 @@ class Cpu:
         """From any thread or signal handler: `run` returns KICKED before the next block."""
         self._kicked = True
         self._words[LIMIT] = 0
+
+    def position(self, vaddr: int) -> int:
+        """What the counter is at an instruction of the block that runs, before it is executed."""
+        words = self._words
+        return words[COUNTER] - words[SIZE] + vaddr - words[START]
+
+    def is_begun_again(self, start: int, size: int) -> bool:
+        """Whether a new block is an instruction that wrote into the block it is in: see _native."""
+        words = self._words
+        return size < words[START] + words[SIZE] - start <= words[SIZE]
 
     def port_fault(self) -> None:
         """From the code watch: the instruction at RIP is a port access that faults."""

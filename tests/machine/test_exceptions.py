@@ -1,4 +1,4 @@
-"""Exceptions: the vector, the error code, CR2 and the place are those of Intel's manual, vol. 3A, 6.
+"""Exceptions: vector, error code, CR2 and place are those of Intel's manual, vol. 3A, chapter 6.
 
 Code is given in hex, the instructions in the comment beside it.
 """

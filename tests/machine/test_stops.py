@@ -129,15 +129,16 @@ def test_no_increment_is_lost_or_doubled_under_a_storm_of_stops(any_counter: Boa
     board.load(
         "bb00a00000 b9" + rounds.to_bytes(4, "little").hex() + "f0ff03 f0ff4304 ffc9 75f5 0f0b"
     )
-    board.start(CODE)
-    kicked = 0
+    kicked = done = 0
     with storm(board.cpu, 0.00005):
-        while (stop := board.cpu.run(None)) is Stop.KICKED:
-            kicked += 1
-    assert stop is Stop.REQUESTED
-    assert kicked > 5
-    assert [board.memory.u32[(DATA >> 2) + n] for n in (0, 1)] == [rounds, rounds]
-    assert board.gpr(RCX) == 0
+        while kicked <= 5:  # a busy host may give the storm no turn at first
+            board.start(CODE)
+            while (stop := board.cpu.run(None)) is Stop.KICKED:
+                kicked += 1
+            done += rounds
+            assert stop is Stop.REQUESTED
+            assert board.gpr(RCX) == 0
+    assert [board.memory.u32[(DATA >> 2) + n] for n in (0, 1)] == [done, done]
 
 
 def test_breakpoint_stops_before_its_instruction_and_lets_it_pass(board: Board) -> None:

@@ -106,7 +106,7 @@ class Board:
         self.memory.write(at, data)
         self.cpu.code_written(at, len(data))
 
-    # --- the CPU -----------------------------------------------------------------------------------
+    # --- the CPU --------------------------------------------------------------------------------
     def start(self, rip: int, cpl: int = 3) -> None:
         """Fresh registers, flat segments, at `rip` in ring `cpl`."""
         cpu, state = self.cpu, self.cpu.state
