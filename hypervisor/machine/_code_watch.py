@@ -4,9 +4,8 @@ The engine tells of each new block before it runs. Three things hang on that:
 
 - The frames it lies in are marked, so that a write by the VMM to any other frame costs one look-up.
 - `in` and `out` do not fault in the engine, whatever CPL and IOPL say, and cannot be stopped at
-from
-  their own hook. Where a block contains one, a CODE hook is put on that address and the block is
-  translated again; the hook runs before the instruction and stops there, exactly.
+  from their own hook. Where a block contains one, a CODE hook is put on that address and the block
+  is translated again; the hook runs before the instruction and stops there, exactly.
 - Breakpoints work the same way.
 
 A CODE hook belongs to a virtual address, which means other code in other address spaces: it looks
@@ -17,31 +16,32 @@ checks at every instruction (`no_exit_request` 0).
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from hypervisor.machine import _engine
+from hypervisor.machine._core import Core
+from hypervisor.machine._native import COUNTER, SIZE, START
 from hypervisor.machine._walk import physical
-
-if TYPE_CHECKING:
-    from hypervisor.machine.cpu import Cpu
 
 #: in, out with an immediate or DX; ins, outs.
 _PORT_BYTES: Final = re.compile(rb"[\xe4-\xe7\xec-\xef\x6c-\x6f]")
 _PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _PORT_OPCODES: Final = frozenset((*range(0xE4, 0xE8), *range(0xEC, 0xF0), *range(0x6C, 0x70)))
 _MAX_INSTRUCTION: Final = 15
+_MAX_PORT_HOOKS: Final = 256  # a guest may have port instructions everywhere; all hooks are asked
 
 
 class CodeWatch:
     """What the CPU knows of its translated code."""
 
-    def __init__(self, cpu: Cpu) -> None:
-        self._cpu = cpu
-        self.code_frames = bytearray(cpu.memory.nr_frames)
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.code_frames = bytearray(core.memory.nr_frames)
         self._port_hooks: dict[int, int] = {}  # linear address -> hook
         self._breakpoints: dict[int, int] = {}
         self._hooked: set[int] = set()  # start of blocks to be translated with checks
         self._restart = False
+        self._port_fault = False
         self._hit = False
         self._pass_once = -1  # the breakpoint that was just reported
         self._passed = (-1, -1)  # and where it was let pass, which may be begun again
@@ -54,7 +54,23 @@ class CodeWatch:
     def take_restart(self) -> bool:
         """Whether the engine was left only to translate a block again."""
         restart, self._restart = self._restart, False
+        if len(self._port_hooks) > _MAX_PORT_HOOKS:
+            self._forget_ports()
         return restart
+
+    def _forget_ports(self) -> None:
+        """Outside the engine: begin to look for port instructions anew."""
+        for hook in self._port_hooks.values():
+            self._core.engine.unhook(hook)
+        self._port_hooks.clear()
+        self._hooked.clear()
+        self._core.engine.flush_translations()
+        self.forget()
+
+    def take_port_fault(self) -> bool:
+        """Whether the instruction at RIP is a port access that faults."""
+        fault, self._port_fault = self._port_fault, False
+        return fault
 
     @property
     def is_hit(self) -> bool:
@@ -73,21 +89,21 @@ class CodeWatch:
             start, size = block.contents.pc, block.contents.size
             self._note(start, size)
         except BaseException as error:
-            self._cpu._failed(error)
+            self._core.failed(error)
 
     def _note(self, start: int, size: int) -> None:
-        cpu = self._cpu
+        core = self._core
         code = b""
         for vaddr, length in _pages(start, size):
-            maddr = physical(cpu.memory, cpu.state, vaddr)
-            if maddr is None or maddr + length > cpu.memory.size_bytes:
+            maddr = physical(core.memory, core.state, vaddr)
+            if maddr is None or maddr + length > core.memory.size_bytes:
                 return
             self.code_frames[maddr >> 12] = 1
-            code += cpu.memory.view[maddr : maddr + length]
+            code += core.memory.view[maddr : maddr + length]
         stops = {at for at in self._breakpoints if start <= at < start + size}
         if _PORT_BYTES.search(code):
             stops |= self._hook_ports(start, code)
-        if stops and start not in self._hooked and not cpu.is_begun_again(start, size):
+        if stops and start not in self._hooked and not self._is_begun_again(start, size):
             self._translate_again(start, size)
         elif stops:
             self._set_checks(False)
@@ -97,23 +113,32 @@ class CodeWatch:
         """Have the block translated once more, with its hooks and with a check at each."""
         self._hooked.add(start)
         self._set_checks(True)
-        self._cpu.clock.settle_complete()  # of the block before nothing is left, wherever RIP lies
-        self._cpu.engine.remove_translations(start, start + size)
+        self._core.clock.settle_complete()  # of the block before nothing is left, wherever RIP lies
+        self._core.engine.remove_translations(start, start + size)
         self._restart = True
-        self._cpu.stop_engine()
+        self._core.stop()
 
     def _set_checks(self, on: bool) -> None:
-        if self._cpu.internals is not None:
-            self._cpu.internals.no_exit_request.value = 0 if on else 1
+        if self._core.internals is not None:
+            self._core.internals.no_exit_request.value = 0 if on else 1
 
-    # --- ports
-    # --------------------------------------------------------------------------------------
+    def _position(self, vaddr: int) -> int:
+        """What the counter is at an instruction of the block that runs, before it is executed."""
+        words = self._core.words
+        return words[COUNTER] - words[SIZE] + vaddr - words[START]
+
+    def _is_begun_again(self, start: int, size: int) -> bool:
+        """Whether a new block is an instruction that wrote into the block it is in: see _native."""
+        words = self._core.words
+        return size < words[START] + words[SIZE] - start <= words[SIZE]
+
+    # --- ports -----------------------------------------------------------------------------------
     def _hook_ports(self, start: int, code: bytes) -> set[int]:
         """Put hooks on the port instructions in a block; where they are."""
         found = {start + offset for offset in self._port_offsets(code)}
         for vaddr in found - self._port_hooks.keys():
             function = _engine.BLOCK_FN(self._at_port)
-            hook = self._cpu.engine.hook(_engine.HOOK_CODE, function, begin=vaddr, end=vaddr)
+            hook = self._core.engine.hook(_engine.HOOK_CODE, function, begin=vaddr, end=vaddr)
             self._port_hooks[vaddr] = hook
         return found
 
@@ -127,7 +152,7 @@ class CodeWatch:
     def _disassembler(self) -> Any:
         import capstone
 
-        state = self._cpu.state
+        state = self._core.state
         bits = 64 if state.is_long_code else 32 if state.hflags >> 4 & 1 else 16
         if bits not in self._disassemblers:
             mode = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
@@ -139,37 +164,38 @@ class CodeWatch:
     def _at_port(self, uc: int, vaddr: int, size: int, user_data: int) -> None:
         """About to execute what was a port instruction in some address space."""
         try:
-            cpu = self._cpu
-            cpu._enter()
-            maddr = physical(cpu.memory, cpu.state, vaddr)
-            code = b"" if maddr is None else cpu.memory.read(maddr, _MAX_INSTRUCTION)
-            iopl = cpu.state.rflags >> 12 & 3
-            if _port_opcode(code) and cpu.state.cpl > iopl:
-                cpu.port_fault()
+            core = self._core
+            core.enter()
+            maddr = physical(core.memory, core.state, vaddr)
+            code = b"" if maddr is None else core.memory.read(maddr, _MAX_INSTRUCTION)
+            iopl = core.state.rflags >> 12 & 3
+            if _port_opcode(code) and core.state.cpl > iopl:
+                self._port_fault = True
+                core.stop()
         except BaseException as error:
-            self._cpu._failed(error)
+            self._core.failed(error)
 
-    # --- breakpoints
-    # -----------------------------------------------------------------------------------
-    def add_breakpoint(self, vaddr: int) -> None:
-        """Stop before the instruction at `vaddr`."""
+    # --- breakpoints -----------------------------------------------------------------------------
+    def add_breakpoint(self, vaddr: int) -> bool:
+        """Stop before the instruction at `vaddr`; whether translated code has to be dropped."""
         if vaddr in self._breakpoints:
-            return
+            return False
         function = _engine.BLOCK_FN(self._at_breakpoint)
-        hook = self._cpu.engine.hook(_engine.HOOK_CODE, function, begin=vaddr, end=vaddr)
+        hook = self._core.engine.hook(_engine.HOOK_CODE, function, begin=vaddr, end=vaddr)
         self._breakpoints[vaddr] = hook
-        self._cpu.drop_code()
+        return True
 
-    def remove_breakpoint(self, vaddr: int) -> None:
+    def remove_breakpoint(self, vaddr: int) -> bool:
         """The opposite."""
         hook = self._breakpoints.pop(vaddr, None)
-        if hook is not None:
-            self._cpu.engine.unhook(hook)
-            self._cpu.drop_code()
+        if hook is None:
+            return False
+        self._core.engine.unhook(hook)
+        return True
 
     def _at_breakpoint(self, uc: int, vaddr: int, size: int, user_data: int) -> None:
         try:
-            here = vaddr, self._cpu.position(vaddr)
+            here = vaddr, self._position(vaddr)
             if self._pass_once == vaddr or self._passed == here:
                 self._pass_once = -1
                 self._passed = here
@@ -177,9 +203,9 @@ class CodeWatch:
             if vaddr in self._breakpoints:
                 self._pass_once = vaddr
                 self._hit = True
-                self._cpu.stop_engine()
+                self._core.stop()
         except BaseException as error:
-            self._cpu._failed(error)
+            self._core.failed(error)
 
 
 def _port_opcode(code: bytes) -> bool:

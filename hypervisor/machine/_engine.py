@@ -83,7 +83,8 @@ class Engine:
         self._uc: Any = _BINDING.Uc(const.UC_ARCH_X86, const.UC_MODE_64)
         self.handle: int = self._uc._uch.value
         self._handle = ctypes.c_void_p(self.handle)
-        self._kept: list[Any] = []
+        self._kept: list[Any] = []  # callbacks removed, which code of before may still call
+        self._is_flushed = False
         self.hooks: dict[int, Any] = {}
         check(LIB.uc_ctl(self._handle, _CTL_USE_EXITS | _CTL_WRITE | _CTL_ONE_ARGUMENT, 1))
         self.emu_stop_address: int = ctypes.cast(LIB.uc_emu_stop, ctypes.c_void_p).value or 0
@@ -131,10 +132,13 @@ class Engine:
     def unhook(self, hook: int) -> None:
         """Remove a callback."""
         check(LIB.uc_hook_del(self._handle, ctypes.c_size_t(hook)))
-        self._kept.append(self.hooks.pop(hook))  # code already translated may still call it
+        self._kept.append(self.hooks.pop(hook))
 
     def start(self, rip: int, count: int = 0) -> int:
         """Run from `rip` until something stops it; the library's error number."""
+        if self._is_flushed:
+            self._is_flushed = False
+            self._kept.clear()
         result: int = LIB.uc_emu_start(
             self._handle,
             ctypes.c_uint64(rip),
@@ -156,6 +160,7 @@ class Engine:
 
     def flush_translations(self) -> None:
         """Drop all translated code."""
+        self._is_flushed = True
         check(LIB.uc_ctl(self._handle, _CTL_TB_FLUSH | _CTL_WRITE))
 
     def remove_translations(self, vaddr: int, end: int) -> None:

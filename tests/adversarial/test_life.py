@@ -134,12 +134,12 @@ def test_old_code_is_not_run_in_a_new_domain() -> None:
     with Machine(memory_mib=16) as machine:
         first = machine.create(nop_kernel(Width.X86_64), memory_mib=4)
         machine.run(time_limit_ns=1000)
-        assert any(machine.vmm.cpu.watch.code_frames)
+        assert any(machine.vmm.cpu.code_frames)
         first.destroy()
         frames = machine.vmm.host.frames
         stale = [
             mfn
-            for mfn, has_code in enumerate(machine.vmm.cpu.watch.code_frames)
+            for mfn, has_code in enumerate(machine.vmm.cpu.code_frames)
             if has_code and frames.owner[mfn] == OWNER_FREE
         ]
         assert stale == []

@@ -156,3 +156,15 @@ def test_far_return_to_a_lower_ring_is_done_by_the_engine(board: Board) -> None:
     assert board.gpr(RAX) == code << 3 | 3
     assert board.cpu.state.segment(CS).selector == code << 3 | 3
     assert board.gpr(4) == stack + 0x800
+
+
+def test_port_instructions_without_number_stay_exact_and_bounded(board: Board) -> None:
+    """Each is at an address of its own: what the machine keeps of them has an end."""
+    count = 1000
+    until_ud(board)
+    board.load("ec eb00" * count + "0f0b")  # in al, dx; jmp to the next
+    board.start(CODE, 1)
+    board.cpu.state.rflags |= IOPL_3
+    board.run()
+    assert [exit_[0] for exit_ in board.seen] == ["in"] * count + ["exception"]
+    assert len(board.cpu._core.engine.hooks) < 300
