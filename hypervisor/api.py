@@ -201,7 +201,8 @@ class DomainHandle:
         """Counts over all vCPUs: hypercalls, exceptions, upcalls, emulated, switches."""
         total: dict[str, int] = {}
         for vcpu in self._dom.vcpus:
-            for name, count in asdict(vcpu.stats).items():
+            counts = {"hypercalls": vcpu.calls.count, **asdict(vcpu.stats)}
+            for name, count in counts.items():
                 total[name] = total.get(name, 0) + count
         return total
 
@@ -249,6 +250,7 @@ class Machine:
         self._audit = audit
         self.domains: dict[int, DomainHandle] = {}
         self.on_entry: list[Callable[[Entry], None]] = []
+        self._told = self._entered  # one object, so that it is seen to be the same
 
     def __enter__(self) -> Self:
         return self
@@ -339,7 +341,7 @@ class Machine:
         self.vmm.interrupt()
 
     def _connect_probes(self) -> None:
-        self.vmm.probes.entry = self._entered if self.on_entry else None
+        self.vmm.probes.watch_entries(self._told if self.on_entry else None)
 
     def _entered(self, entry: Entry) -> None:
         for listener in self.on_entry:

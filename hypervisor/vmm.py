@@ -23,7 +23,7 @@ from hypervisor.control.held import audit_subject
 from hypervisor.control.host import Host
 from hypervisor.domain.domain import Domain, DomainState, Vcpu
 from hypervisor.hypercalls.caller import Caller
-from hypervisor.hypercalls.dispatch import HYPERCALL_VECTOR, Dispatcher
+from hypervisor.hypercalls.dispatch import Dispatcher
 from hypervisor.hypercalls.mmuext import move_to_cr3
 from hypervisor.machine.cpu import Cpu, StateAccess, Stop
 from hypervisor.machine.memory import MachineMemory
@@ -89,7 +89,7 @@ class Vmm:
     def _connect(self) -> None:
         """Fill the slots by which lower layers call upwards."""
         entry, host = self.entry, self.host
-        entry.hypercall64 = self.dispatcher.syscall
+        entry.hypercall64 = self.dispatcher.made
         entry.crash = self.crash_current
         entry.now_ps = self.cpu.clock.now_ps
         entry.map_ldt_page = lambda vaddr: host.descriptor_tables.map_ldt_page(self.current, vaddr)
@@ -98,7 +98,8 @@ class Vmm:
         host.on_crash = lambda dom, vcpu, why: crash_report(self.current, why, host.now_ns)
         host.emergency_write = self._emergency_write
         self.cpu.exits = entry
-        self.cpu.soft[HYPERCALL_VECTOR] = self.dispatcher.int82
+        self.probes.on_watch = lambda: self.dispatcher.serve(self.cpu)
+        self.dispatcher.serve(self.cpu)
         self.backends.console_output = self._console_output
 
     def crash_current(self, why: str) -> None:

@@ -12,22 +12,9 @@ class Width(Enum):
     X86_32P = "x86_32p"  # PAE
     X86_64 = "x86_64"
 
-    @property
-    def is_64(self) -> bool:
-        """Whether the guest's words have 64 bits."""
-        return self is Width.X86_64
-
-    @property
-    def bits(self) -> int:
-        """The size of the guest's `unsigned long` in bits."""
-        return 64 if self is Width.X86_64 else 32
-
-    @property
-    def word_bytes(self) -> int:
-        """The size of the guest's `unsigned long` in bytes."""
-        return 8 if self is Width.X86_64 else 4
-
-    @property
-    def magic(self) -> str:
-        """start_info.magic."""
-        return f"xen-3.0-{self.value}"
+    def __init__(self, value: str) -> None:
+        # attributes, not properties: the hottest path asks for them
+        self.is_64 = value == "x86_64"
+        self.bits = 64 if self.is_64 else 32  # of the guest's `unsigned long`
+        self.word_bytes = self.bits // 8
+        self.magic = f"xen-3.0-{value}"  # start_info.magic

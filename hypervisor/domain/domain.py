@@ -7,7 +7,6 @@ over the machine's frame table.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -16,6 +15,7 @@ from hypervisor.abi.layout import layout
 from hypervisor.abi.width import Width
 from hypervisor.abi.xen import VcpuInfo
 from hypervisor.domain.symbols import Symbols
+from hypervisor.machine.calls import CallLog
 from hypervisor.mm.hole import DomainWindows
 from hypervisor.mm.pagetables import PageTables
 from hypervisor.x86.flags import CR0_TS, DR6_DEFAULT, DR7_DEFAULT
@@ -28,7 +28,6 @@ PENDING_SEL_OFFSET: Final = {
     width.word_bytes: layout(VcpuInfo, width).offset("evtchn_pending_sel") for width in Width
 }
 CR2_OFFSET: Final = {width.word_bytes: layout(VcpuInfo, width).offset("arch") for width in Width}
-RECENT_HYPERCALLS: Final = 16
 
 
 class DomainState(Enum):
@@ -72,7 +71,6 @@ class Callback:
 class VcpuStats:
     """Counts of what a virtual CPU did."""
 
-    hypercalls: int = 0
     exceptions: int = 0  # bounced into the guest
     upcalls: int = 0
     emulated: int = 0  # privileged instructions
@@ -118,9 +116,7 @@ class Vcpu:
     periodic_ns: int = 0  # VCPUOP_set_periodic_timer, 0 when off
     periodic_last_ns: int = 0  # its last tick
     time_version: int = 0
-    recent: deque[tuple[int, int]] = field(
-        default_factory=lambda: deque(maxlen=RECENT_HYPERCALLS)
-    )  # (hypercall number, rip after it), the latest last
+    calls: CallLog = field(default_factory=CallLog)  # hypercalls: how many, the latest
     stats: VcpuStats = field(default_factory=VcpuStats)
 
     @property

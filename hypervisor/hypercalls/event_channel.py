@@ -123,7 +123,7 @@ EVTCHN_OPS: Final = subops(
 )
 
 
-@hypercall(HypercallNr.EVENT_CHANNEL_OP, args=2)
+@hypercall(HypercallNr.EVENT_CHANNEL_OP, args=2, operations=EVTCHN_OPS)
 def event_channel_op(caller: Caller, operation: int, vaddr: int) -> int:
     """Do one operation on the caller's ports."""
     return call_subop(caller, EVTCHN_OPS, operation, vaddr)

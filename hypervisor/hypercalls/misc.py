@@ -65,7 +65,7 @@ PHYSDEV_OPS: Final = subops(
 )
 
 
-@hypercall(HypercallNr.PHYSDEV_OP, args=2)
+@hypercall(HypercallNr.PHYSDEV_OP, args=2, operations=PHYSDEV_OPS)
 def physdev_op(caller: Caller, operation: int, vaddr: int) -> int:
     """Do one operation on the caller's virtual hardware."""
     return call_subop(caller, PHYSDEV_OPS, operation, vaddr)

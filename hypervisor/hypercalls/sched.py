@@ -95,7 +95,7 @@ SCHED_OPS: Final = subops(
 )
 
 
-@hypercall(HypercallNr.SCHED_OP, args=2)
+@hypercall(HypercallNr.SCHED_OP, args=2, operations=SCHED_OPS)
 def sched_op(caller: Caller, operation: int, vaddr: int) -> int:
     """Do one scheduling operation."""
     return call_subop(caller, SCHED_OPS, operation, vaddr)

@@ -8,7 +8,7 @@ read the same tables, so neither can claim what the other does not do.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from hypervisor.abi.errno import Errno
@@ -61,11 +61,15 @@ SubOps = Mapping[int, Row]
 
 @dataclass(frozen=True, slots=True)
 class Hypercall:
-    """A hypercall: how many register arguments it takes, and its handler."""
+    """A hypercall: how many register arguments it takes, and its handler.
+
+    `plain` has the operations that need nothing but the caller, for the shortest way to them.
+    """
 
     number: HypercallNr
     nr_args: int
     handler: Handler
+    plain: Mapping[int, Handler] = field(default_factory=dict)
 
 
 HYPERCALLS: Final[dict[int, Hypercall]] = {}
@@ -73,13 +77,23 @@ ABSENT: Final[dict[int, Absent]] = {}
 SUBOPS: Final[dict[HypercallNr, SubOps]] = {}
 
 
-def hypercall(number: HypercallNr, *, args: int) -> Callable[[Handler], Handler]:
-    """Register the handler of a hypercall. Raises ValueError if the number has one already."""
+def hypercall(
+    number: HypercallNr, *, args: int, operations: SubOps | None = None
+) -> Callable[[Handler], Handler]:
+    """Register the handler of a hypercall. Raises ValueError if the number has one already.
+
+    `operations` are those that the handler would find by `call_subop`.
+    """
+    plain = {
+        operation: row.handler
+        for operation, row in (operations or {}).items()
+        if isinstance(row, SubOp) and row.argument is None
+    }
 
     def register(handler: Handler) -> Handler:
         if number in HYPERCALLS:
             raise ValueError(f"hypercall {number.name} is registered twice")
-        HYPERCALLS[number] = Hypercall(number, args, handler)
+        HYPERCALLS[number] = Hypercall(number, args, handler, plain)
         return handler
 
     return register

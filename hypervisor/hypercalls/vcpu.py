@@ -45,6 +45,8 @@ def register_vcpu_info(caller: Caller, vcpu: Vcpu, arg: VcpuRegisterVcpuInfo) ->
     old = vcpu.vcpu_info_maddr
     view[at : at + VCPU_INFO_BYTES] = view[old : old + VCPU_INFO_BYTES]
     vcpu.vcpu_info_maddr = at
+    if vcpu is caller.vcpu:
+        caller.current.watch_events()
     vcpu.vcpu_info_registered = True
     # Events may have gone to the old place meanwhile: let the guest look at every port.
     size = caller.width.word_bytes

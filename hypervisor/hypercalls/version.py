@@ -15,6 +15,7 @@ from hypervisor.mm.hole_map import HOLE
 
 XEN_MAJOR: Final = 4
 XEN_MINOR: Final = 17
+_VERSION: Final = XEN_MAJOR << 16 | XEN_MINOR
 EXTRAVERSION: Final = b".ring1"
 CAPABILITIES: Final = b"xen-3.0-x86_64 xen-3.0-x86_32p xen-3.0-x86_32 "
 _VMASST_PAE_EXTENDED_CR3: Final = 1 << VmAssistType.PAE_EXTENDED_CR3
@@ -55,6 +56,11 @@ def get_features(caller: Caller, arg: FeatureInfo) -> None:
     arg.submap = features
 
 
+def version(caller: Caller) -> int:
+    """Major and minor: the null hypercall of every benchmark."""
+    return _VERSION
+
+
 def pagesize(caller: Caller) -> int:
     """4096."""
     return 4096
@@ -63,7 +69,7 @@ def pagesize(caller: Caller) -> int:
 VERSION_OPS: Final = subops(
     HypercallNr.XEN_VERSION,
     {
-        XenverCmd.VERSION: SubOp(None, lambda caller: XEN_MAJOR << 16 | XEN_MINOR),
+        XenverCmd.VERSION: SubOp(None, version),
         XenverCmd.COMPILE_INFO: SubOp(CompileInfo, compile_info, copy_back=True),
         XenverCmd.PLATFORM_PARAMETERS: SubOp(
             PlatformParameters, platform_parameters, copy_back=True
@@ -83,11 +89,9 @@ _STRINGS: Final = {
 }
 
 
-@hypercall(HypercallNr.XEN_VERSION, args=2)
+@hypercall(HypercallNr.XEN_VERSION, args=2, operations=VERSION_OPS)
 def xen_version(caller: Caller, command: int, vaddr: int) -> int:
     """Answer one question about the hypervisor."""
-    if command == 0:  # the null hypercall of every benchmark
-        return XEN_MAJOR << 16 | XEN_MINOR
     if command in _STRINGS:
         caller.mem.write(vaddr, _STRINGS[XenverCmd(command)])
         return 0

@@ -49,6 +49,7 @@ class Internals:
     flush_user: Callable[[], object]
     drop_physical: Callable[[int, int], object]
     read_eflags: Callable[[], int]
+    read_eflags_address: int
 
 
 _PROBE: Final = {
@@ -100,6 +101,7 @@ def _internals(engine: Engine, build: Build, cpu: int, env: int, exports: list[A
         flush_user=lambda: flush_index(cpu_pointer, ctypes.c_uint16(_MMU_USER)),
         drop_physical=lambda start, end: drop(handle, u64(start), u64(end)),
         read_eflags=lambda: int(read_eflags(env_pointer)),
+        read_eflags_address=ctypes.cast(read_eflags, ctypes.c_void_p).value or 0,
     )
 
 

@@ -1,10 +1,11 @@
 """What the engine calls at traps: each brings the state up to date and asks the owner.
 
-The interrupt hook is the hot path: a trap costs one C callback, one test and one call.
+The hot path is not here but in _direct, where the host runs machine code.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Final
 
@@ -12,7 +13,9 @@ from hypervisor.machine import _engine
 from hypervisor.machine._alone import Alone
 from hypervisor.machine._code_watch import CodeWatch
 from hypervisor.machine._core import Core
+from hypervisor.machine._direct import Gate, int_gate, syscall_gate
 from hypervisor.machine._native import SIZE
+from hypervisor.machine.calls import CallLog, Calls
 from hypervisor.machine.state import CR2, ERROR_CODE, EXCEPTION_IS_INT, OLD_EXCEPTION, RIP
 
 _UD: Final = 6
@@ -22,29 +25,68 @@ _PF_FETCH: Final = 1 << 4
 _M32: Final = 0xFFFF_FFFF
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _RAX: Final = 0
+_RCX: Final = 1
 _RDX: Final = 2
+_R11: Final = 11
 
 
 class Callbacks:
-    """The engine's hooks of one CPU. `soft` has the handler of each `int n`."""
+    """The engine's hooks of one CPU."""
 
-    def __init__(
-        self, core: Core, alone: Alone, watch: CodeWatch, soft: list[Callable[[], None]]
-    ) -> None:
+    def __init__(self, core: Core, alone: Alone, watch: CodeWatch) -> None:
         self._core = core
         self._alone = alone
-        self._soft = soft
+        self._calls: dict[int, Calls] = {}  # by vector
+        self._syscall_calls: Calls | None = None
+        self._log = CallLog()
+        self._nothing = ctypes.c_uint16(0)  # that waits, for who never said who calls
+        self._attention = memoryview(self._nothing).cast("B")
+        self._int_gate: Gate | None = None
+        self._syscall_gate: Gate | None = None
         self._install(watch)
+        self._tell_gates(ctypes.addressof(self._nothing))
+
+    def serve_int(self, vector: int, calls: Calls) -> None:
+        """See Cpu.serve_int."""
+        self._calls[vector] = calls
+        if self._int_gate is not None:
+            self._int_gate.lead_to(calls, vector)
+
+    def serve_syscall(self, calls: Calls) -> None:
+        """See Cpu.serve_syscall."""
+        self._syscall_calls = calls
+        if self._syscall_gate is not None:
+            self._syscall_gate.lead_to(calls)
+
+    def serve_caller(self, log: CallLog, attention_maddr: int) -> None:
+        """See Cpu.serve_caller."""
+        memory = self._core.memory
+        self._log = log
+        self._attention = memory.view[attention_maddr : attention_maddr + 2]
+        self._tell_gates(memory.address + attention_maddr)
+
+    def _tell_gates(self, attention: int) -> None:
+        for gate in (self._int_gate, self._syscall_gate):
+            if gate is not None:
+                gate.serve_caller(self._log, attention)
 
     def _install(self, watch: CodeWatch) -> None:
         """Install every callback. SYSCALL's must be the first INSN hook: the engine skips hooks
         behind others while a stop is pending, and the instruction would do nothing."""
-        engine = self._core.engine
+        core, engine = self._core, self._core.engine
         void = _engine.VOID_INSN_FN
-        syscall = void(self._syscall_hook())
-        engine.hook(_engine.HOOK_INSN, syscall, insn=_engine.INSN_SYSCALL)
+        interrupt = _engine.INTR_FN(self._interrupt_hook())
+        if core.internals is not None and core.is_native_clock:
+            gate = self._syscall_gate = syscall_gate(core, _engine.NO_ARGS_FN(self._other_syscall))
+            code, data = gate.function, gate.user_data
+            engine.hook(_engine.HOOK_INSN, code, insn=_engine.INSN_SYSCALL, user_data=data)
+            gate = self._int_gate = int_gate(core, interrupt)
+            engine.hook(_engine.HOOK_INTR, gate.function, user_data=gate.user_data)
+        else:
+            syscall = void(self._syscall_hook())
+            engine.hook(_engine.HOOK_INSN, syscall, insn=_engine.INSN_SYSCALL)
+            engine.hook(_engine.HOOK_INTR, interrupt)
         engine.hook(_engine.HOOK_INSN, void(self._sysenter), insn=_engine.INSN_SYSENTER)
-        engine.hook(_engine.HOOK_INTR, _engine.INTR_FN(self._interrupt_hook()))
         engine.hook(_engine.HOOK_INSN_INVALID, _engine.INVALID_FN(self._invalid))
         cpuid = _engine.INT_INSN_FN(self._cpuid)
         engine.hook(_engine.HOOK_INSN, cpuid, insn=_engine.INSN_CPUID)
@@ -65,7 +107,7 @@ class Callbacks:
             try:
                 if d[EXCEPTION_IS_INT]:
                     words[SIZE] = 0  # the instruction ends its block
-                    soft[vector]()
+                    soft(vector)
                 else:
                     fault(vector)
                 if alone.stepping:
@@ -83,7 +125,7 @@ class Callbacks:
                 pass
             elif core.state.d[EXCEPTION_IS_INT]:
                 core.words[SIZE] = 0
-                self._soft[vector]()
+                self._soft(vector)
             else:
                 self._fault(vector)
             core.leave()
@@ -91,6 +133,14 @@ class Callbacks:
                 core.stop()
         except BaseException as error:
             core.failed(error)
+
+    def _soft(self, vector: int) -> None:
+        core = self._core
+        calls = self._calls.get(vector)
+        if calls is not None and calls.serves(core.state):
+            calls.call(core.state, self._log, self._attention)
+        else:
+            core.exits.soft_interrupt(vector)
 
     def _fault(self, vector: int) -> None:
         core = self._core
@@ -134,16 +184,29 @@ class Callbacks:
         return True
 
     # --- instructions ----------------------------------------------------------------------------
+    def _other_syscall(self) -> None:
+        """By machine code: a syscall that is no call."""
+        try:
+            self._core.exits.syscall()
+        except BaseException as error:
+            self._core.failed(error)
+
     def _syscall_hook(self) -> Callable[[int, int], None]:
-        core = self._core
-        q, words = core.state.q, core.words
+        core, state = self._core, self._core.state
+        q, words = state.q, core.words
 
         def syscall(uc: int, user_data: int) -> None:
             try:
                 core.enter()
                 words[SIZE] = 0
                 q[RIP] += 2
-                core.exits.syscall()
+                if state.is_long_code:
+                    q[_RCX], q[_R11] = q[RIP], state.rflags
+                calls = self._syscall_calls
+                if calls is not None and calls.serves(state):
+                    calls.call(state, self._log, self._attention)
+                else:
+                    core.exits.syscall()
                 q[RIP] = q[RIP] - 2 & _M64  # the engine adds the instruction's length
                 core.leave()
             except BaseException as error:

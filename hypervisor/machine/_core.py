@@ -74,6 +74,7 @@ class Core:
         kind = HostClock if host_clock else VirtualClock
         self.clock: VirtualClock = kind(counter.words, self.state, ps_per_byte)
         self.stop: Callable[[], object] = self.engine.stopper()
+        self.is_short = True  # the next entry into the engine: see Engine.start
         self.exited = False  # copies only: an exit ran since this was last cleared
         self._error: BaseException | None = None
 
@@ -125,7 +126,7 @@ class Core:
         if context is not None:
             context.restore()
         state.is_inside = True
-        result = self.engine.start(state.rip, count)
+        result = self.engine.start(state.rip, count, is_short=self.is_short)
         if context is not None:
             context.save()
         state.is_inside = False

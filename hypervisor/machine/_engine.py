@@ -18,7 +18,8 @@ from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib as _uclib
 
 _BINDING: Final[Any] = unicorn  # it says that it is typed, and is not
-LIB: Final[Any] = _uclib
+_RELEASING: Final[Any] = _uclib  # calls by it release Python's lock,
+LIB: Final[Any] = ctypes.PyDLL(_uclib._name)  # and by this keep it, callbacks included: faster
 VERSION: Final[str] = _BINDING.__version__
 
 HOOK_INTR: Final[int] = const.UC_HOOK_INTR
@@ -55,6 +56,9 @@ IN_FN: Final = ctypes.CFUNCTYPE(
 OUT_FN: Final = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p
 )
+
+
+NO_ARGS_FN: Final = ctypes.CFUNCTYPE(None)
 
 
 class TranslationBlock(ctypes.Structure):
@@ -134,12 +138,15 @@ class Engine:
         check(LIB.uc_hook_del(self._handle, ctypes.c_size_t(hook)))
         self._kept.append(self.hooks.pop(hook))
 
-    def start(self, rip: int, count: int = 0) -> int:
-        """Run from `rip` until something stops it; the library's error number."""
+    def start(self, rip: int, count: int = 0, *, is_short: bool = True) -> int:
+        """Run from `rip` until something stops it; the library's error number.
+
+        Other threads of Python run meanwhile unless it `is_short`.
+        """
         if self._is_flushed:
             self._is_flushed = False
             self._kept.clear()
-        result: int = LIB.uc_emu_start(
+        result: int = (LIB if is_short else _RELEASING).uc_emu_start(
             self._handle,
             ctypes.c_uint64(rip),
             ctypes.c_uint64(0),

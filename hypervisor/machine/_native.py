@@ -77,14 +77,18 @@ class Counter(Protocol):
         """Let the engine call it."""
 
 
+def machine_code(code: bytes) -> mmap.mmap:
+    """A page that the host can execute, with `code` at its start."""
+    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(code)
+    return page
+
+
 class NativeCounter:
     """The counter in machine code."""
 
     def __init__(self) -> None:
-        self._code = mmap.mmap(
-            -1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
-        )
-        self._code.write(_X86_64_SYSV)
+        self._code = machine_code(_X86_64_SYSV)
         self._data = (ctypes.c_uint64 * _WORDS)()
         self.words = memoryview(self._data).cast("B").cast("Q")
 
@@ -135,7 +139,7 @@ def native_code_works() -> bool:
     if platform.machine() not in ("x86_64", "AMD64") or sys.platform == "win32":
         return False
     try:
-        mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+        machine_code(b"").close()
     except (OSError, ValueError):
         return False
     return True

@@ -11,7 +11,6 @@ are pinned by tests/machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
@@ -20,8 +19,10 @@ from hypervisor.machine._alone import Alone
 from hypervisor.machine._callbacks import Callbacks
 from hypervisor.machine._code_watch import CodeWatch
 from hypervisor.machine._core import NOT_LIVE, Core, CpuStats, StateAccess
+from hypervisor.machine._direct import INT_REGISTERS, SYSCALL_REGISTERS
 from hypervisor.machine._engine import EngineError
 from hypervisor.machine._native import COUNTER, LIMIT, NO_LIMIT, SKIP
+from hypervisor.machine.calls import CallLog, Calls
 from hypervisor.machine.clock import DEFAULT_PS_PER_BYTE, HostClock, VirtualClock
 from hypervisor.machine.exits import Exits, NoExits
 from hypervisor.machine.memory import MachineMemory
@@ -30,6 +31,7 @@ from hypervisor.machine.state import CpuState, Mode, initial_state
 __all__ = ["Cpu", "CpuStats", "StateAccess", "Stop"]
 
 _GP: Final = 13
+_SHORT_BYTES: Final = 1 << 28  # of guest code: other threads wait for some 50 ms at most
 _FAR_BYTES: Final = 64 * 1024  # from a deadline: full speed is worth an entry
 
 
@@ -84,14 +86,10 @@ class Cpu:
         self.memory = core.memory
         self.state: CpuState = core.state
         self.clock: VirtualClock = core.clock
-        self.soft: list[Callable[[], None]] = [
-            lambda vector=vector: core.exits.soft_interrupt(vector)  # type: ignore[misc]
-            for vector in range(256)
-        ]
         unpaged = _trial.unpaged_state(core)
         self._watch = CodeWatch(core)
         self._alone = Alone(core, unpaged)
-        Callbacks(core, self._alone, self._watch, self.soft)
+        self._callbacks = Callbacks(core, self._alone, self._watch)
         _trial.warm_up(core, unpaged)
         works = core.internals is None or _trial.internals_work(core, self._alone, unpaged)
         self._watch.forget()
@@ -105,6 +103,28 @@ class Cpu:
     @exits.setter
     def exits(self, exits: Exits) -> None:
         self._core.exits = exits
+
+    def serve_int(self, vector: int, calls: Calls) -> None:
+        """Let `int vector` be a call of `calls`, by the shortest way, where it is one.
+
+        For one vector at a time, the one that has to be fast. Arguments are in EBX, ECX, EDX, ESI
+        and EDI, RIP is behind the instruction.
+        """
+        _require(calls, INT_REGISTERS, 32)
+        self._callbacks.serve_int(vector, calls)
+
+    def serve_syscall(self, calls: Calls) -> None:
+        """The same for syscall; arguments are in RDI, RSI, RDX, R10 and R8."""
+        _require(calls, SYSCALL_REGISTERS, 64)
+        self._callbacks.serve_syscall(calls)
+
+    def serve_caller(self, log: CallLog, attention_maddr: int) -> None:
+        """Who calls from now on: where its calls are noted, and where its two bytes are (Calls)."""
+        self._callbacks.serve_caller(log, attention_maddr)
+
+    def failed(self, error: BaseException) -> None:
+        """From a function of those, which must not raise: `run` will raise `error`."""
+        self._core.failed(error)
 
     @property
     def stats(self) -> CpuStats:
@@ -166,10 +186,12 @@ class Cpu:
             return Stop.KICKED
         if self._expired:
             return None
+        self._core.is_short = end - words[COUNTER] <= _SHORT_BYTES
         self._emulate(0)
         return self._why_stopped()
 
     def _step_once(self) -> Stop:
+        self._core.is_short = True
         self._alone.step(self._emulate)
         return self._why_stopped() or Stop.STEPPED
 
@@ -289,3 +311,8 @@ class Cpu:
         """Forget all translated code. Costs time and nothing else."""
         self._core.engine.flush_translations()
         self._watch.forget()
+
+
+def _require(calls: Calls, registers: tuple[int, ...], bits: int) -> None:
+    if calls.registers != registers or calls.bits != bits:
+        raise ValueError(f"calls by this instruction have {bits} bits and registers {registers}")

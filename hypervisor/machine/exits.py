@@ -20,7 +20,7 @@ class Exits(Protocol):
         """int n, int3 or into; RIP behind it."""
 
     def syscall(self) -> None:
-        """syscall; RIP behind it."""
+        """syscall; RIP behind it, in 64-bit code RCX too, and the flags in R11."""
 
     def sysenter(self) -> None:
         """sysenter; RIP behind it."""

@@ -151,7 +151,7 @@ def _page_walk(current: Current) -> Iterator[str]:
 
 
 def _hypercalls(dom: Domain, vcpu: Vcpu) -> Iterator[str]:
-    for number, rip in vcpu.recent:
+    for number, rip in vcpu.calls.latest():
         known = number in HypercallNr._value2member_map_
         name = HypercallNr(number).name.lower() if known else f"unknown {number}"
         yield f"   {name} from {rip:#x}{_suffix(dom, rip)}"

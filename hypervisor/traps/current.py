@@ -39,6 +39,14 @@ class Current:
         self.vcpu = vcpu
         self.lost_vaddr = None
         self.mem = self._mem_by_width[dom.width]
+        self.watch_events()
+
+    def watch_events(self) -> None:
+        """Look for its events, after each hypercall, where its vcpu_info is now.
+
+        `evtchn_upcall_pending` and `evtchn_upcall_mask` are the two bytes (Calls.attend).
+        """
+        self.cpu.serve_caller(self.vcpu.calls, self.vcpu.vcpu_info_maddr)
 
     # --- privilege, as the guest understands it ---------------------------------------
     @property

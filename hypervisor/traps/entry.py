@@ -78,7 +78,10 @@ class TrapEntry:
         self._end(entry)
 
     def syscall(self) -> None:
-        """The syscall instruction; RIP is behind it."""
+        """The syscall instruction; RIP is behind it.
+
+        Hypercalls do not come this way but from a kernel found at CPL 3.
+        """
         vcpu = self._current.vcpu
         if vcpu.width.is_64 and vcpu.kernel_mode:
             self.settle_cpl()

@@ -93,14 +93,6 @@ def test_int_n_is_no_fault(board: Board, vector: int) -> None:
     assert board.seen == [("int", vector, 0, CODE + 1 + len(code) // 2, 0)]
 
 
-def test_int_n_goes_to_its_own_handler(board: Board) -> None:
-    called: list[int] = []
-    board.cpu.soft[0x82] = lambda: called.append(board.cpu.state.rip)
-    board.run("cd82 cd82 0f0b")
-    assert called == [CODE + 2, CODE + 4]
-    assert board.seen == [("exception", 6, 0, CODE + 4, 0)]
-
-
 def test_single_step_trap_comes_after_each_instruction(board: Board) -> None:
     def go_on(kind: str, number: int, error_code: int) -> None:
         if len(board.seen) == 3:

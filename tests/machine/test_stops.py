@@ -203,8 +203,6 @@ def test_exception_raised_in_a_handler_comes_out_of_run(
 
     board.handler = fail
     board.load({"syscall": "0f05", "soft": "cd99"}.get(exit_) or EXITS[exit_])
-    if exit_ == "soft":
-        board.cpu.soft[0x99] = fail
     board.start(CODE, 1)
     board.cpu.state.rflags |= 3 << 12  # ports are permitted
     with pytest.raises(Oops, match=exit_):

@@ -107,10 +107,7 @@ class Attacker:
         return result - (result >> (self.width.bits - 1) << self.width.bits)
 
     def _enter(self) -> None:
-        if self.width.is_64:
-            self.machine.vmm.entry.syscall()
-        else:
-            self.machine.vmm.dispatcher.int82()
+        self.machine.vmm.dispatcher.made()
 
     def unmap_spare_frames(self, count: int) -> list[int]:
         """Its last `count` frames, which its kernel maps to begin with, mapped no more."""

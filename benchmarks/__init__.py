@@ -1,0 +1,1 @@
+"""Figures, each as a command: see benchmarks/README.md."""
