@@ -116,7 +116,8 @@ class Core:
     def linear_rip(self) -> int:
         """RIP with the code segment's base."""
         state = self.state
-        return state.q[RIP] + state.segment(CS).base & (_M64 if state.is_long_code else _M32)
+        mask = _M64 if state.is_long_code else _M32
+        return state.q[RIP] + state.segment_base(CS) & mask
 
     # --- from outside ----------------------------------------------------------------------------
     def start(self, count: int = 0) -> None:

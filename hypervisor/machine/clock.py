@@ -55,8 +55,7 @@ class VirtualClock:
         if not size:
             return 0
         state = self._state
-        segment = state.segment(CS)
-        linear = state.q[RIP] + segment.base & (_M64 if state.is_long_code else _M32)
+        linear = state.q[RIP] + state.segment_base(CS) & (_M64 if state.is_long_code else _M32)
         done = linear - self._words[START]
         return size - done if 0 <= done < size else 0
 

@@ -31,6 +31,8 @@ DF: Final = 43  # d, signed: 1 or -1
 HFLAGS: Final = 44  # d
 _SEGS: Final = 184  # bytes: six of {selector u32, base u64, limit u32, flags u32}
 _SEGMENT_BYTES: Final = 24
+_SEGS_Q: Final = _SEGS // 8
+_SEGS_D: Final = _SEGS // 4
 _LDT: Final = 328
 _TR: Final = 352
 _GDT: Final = 376
@@ -170,6 +172,32 @@ class CpuState:
         """ES, CS, SS, DS, FS or GS (0..5)."""
         return Segment._make(_SEGMENT.unpack_from(self.bytes, _SEGS + register * _SEGMENT_BYTES))
 
+    def selector(self, register: int) -> int:
+        """A segment register's selector alone."""
+        return self.d[_SEGS_D + 6 * register]
+
+    def segment_base(self, register: int) -> int:
+        """A segment register's base alone."""
+        return self.q[_SEGS_Q + 3 * register + 1]
+
+    def segment_flags(self, register: int) -> int:
+        """A segment register's flags alone."""
+        return self.d[_SEGS_D + 6 * register + 5]
+
+    def set_code_and_stack(
+        self,
+        cs: int,
+        code: tuple[int, int, int],
+        ss: int,
+        stack: tuple[int, int, int],
+        cpl: int,
+    ) -> None:
+        """Load CS and SS, each as selector and (base, limit, flags), and the privilege level."""
+        _SEGMENT.pack_into(self.bytes, _SEGS + CS * _SEGMENT_BYTES, cs, *code)
+        _SEGMENT.pack_into(self.bytes, _SEGS + SS * _SEGMENT_BYTES, ss, *stack)
+        self.d[HFLAGS] = self.d[HFLAGS] & ~HF_CPL | cpl
+        self._refresh_segment_hflags()
+
     def set_segment(self, register: int, selector: int, base: int, limit: int, flags: int) -> None:
         """Load a segment register with what it would get from a descriptor; no checks."""
         at = _SEGS + register * _SEGMENT_BYTES
@@ -178,21 +206,24 @@ class CpuState:
 
     def _refresh_segment_hflags(self) -> None:
         """CS32, CS64, SS32 and ADDSEG as QEMU derives them (cpu_x86_load_seg_cache)."""
-        hflags = self.d[HFLAGS] & ~(HF_CS32 | HF_CS64 | HF_SS32 | HF_ADDSEG)
-        first = _SEGS // 4
-        cs_flags, ss_flags = self.d[first + 6 * CS + 5], self.d[first + 6 * SS + 5]
+        d, q = self.d, self.q
+        hflags = d[HFLAGS] & ~(HF_CS32 | HF_CS64 | HF_SS32 | HF_ADDSEG)
+        cs_flags = d[_SEGS_D + 6 * CS + 5]
         if hflags & HF_LMA and cs_flags & _DESC_L:
-            self.d[HFLAGS] = hflags | HF_CS32 | HF_SS32 | HF_CS64
+            d[HFLAGS] = hflags | HF_CS32 | HF_SS32 | HF_CS64
             return
         if cs_flags & _DESC_B:
             hflags |= HF_CS32
-        if ss_flags & _DESC_B:
+        if d[_SEGS_D + 6 * SS + 5] & _DESC_B:
             hflags |= HF_SS32
-        q_first = _SEGS // 8
-        bases = (self.q[q_first + 3 * n + 1] for n in (DS, ES, SS))
-        if not hflags & HF_CS32 or any(bases):
+        if (
+            not hflags & HF_CS32
+            or q[_SEGS_Q + 3 * DS + 1]
+            or q[_SEGS_Q + 3 * ES + 1]
+            or q[_SEGS_Q + 3 * SS + 1]
+        ):
             hflags |= HF_ADDSEG
-        self.d[HFLAGS] = hflags
+        d[HFLAGS] = hflags
 
     @property
     def linear_rsp(self) -> int:
@@ -200,7 +231,7 @@ class CpuState:
         if self.is_long_code:
             return self.q[4]
         mask = _M32 if self.d[HFLAGS] & HF_SS32 else 0xFFFF
-        return (self.q[4] & mask) + self.segment(SS).base & _M32
+        return (self.q[4] & mask) + self.segment_base(SS) & _M32
 
     @property
     def ldt(self) -> Segment:
@@ -293,7 +324,7 @@ class CpuState:
     def checksum(self) -> int:
         """CRC-32 over the general registers, rip, flags, selectors and privilege level."""
         crc = zlib.crc32(self.bytes[: 17 * 8])
-        selectors = [self.d[_SEGS // 4 + 6 * n] for n in range(6)]
+        selectors = [self.d[_SEGS_D + 6 * n] for n in range(6)]
         return zlib.crc32(struct.pack("<Q6IB", self.rflags, *selectors, self.cpl), crc)
 
     def architectural(self) -> tuple[int | bytes, ...]:

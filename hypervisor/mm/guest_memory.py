@@ -17,7 +17,7 @@ from hypervisor.abi.width import Width
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.mm.entries import PAGING_MODE
 from hypervisor.mm.hole_map import HOLE
-from hypervisor.mm.walk import page_chunks, walk
+from hypervisor.mm.walk import page_chunks, quick_walk, walk
 from hypervisor.x86.paging import PAGE_MASK, PTE_A, PTE_D, PTE_RW
 
 
@@ -52,6 +52,7 @@ class GuestMemory:
         self._written = written  # tells the CPU that translated code may have changed
         self._limit = HOLE[width].vaddr
         self._is_64 = width.is_64
+        self._quick = quick_walk(memory, self._mode)
 
     def is_guest_range(self, vaddr: int, size: int) -> bool:
         """Whether [vaddr, vaddr + size) touches nothing of Xen's."""
@@ -75,6 +76,10 @@ class GuestMemory:
 
         Raises GuestFault if the guest's tables do not allow it.
         """
+        maddr = self._quick(self._cr3(), vaddr, write)
+        return self._translate(vaddr, write=write) if maddr is None else maddr
+
+    def _translate(self, vaddr: int, *, write: bool) -> int:
         found = walk(self._memory, self._mode, self._cr3(), vaddr)
         if found.maddr is None:
             raise GuestFault(vaddr, write=write, present=False)
@@ -116,6 +121,11 @@ class GuestMemory:
         size = len(data)
         self._check(vaddr, size, write=True)
         view = self._memory.view
+        if (vaddr & PAGE_MASK) + size <= PAGE_MASK + 1:
+            maddr = self.translate(vaddr, write=True)
+            view[maddr : maddr + size] = data
+            self._written(maddr, size)
+            return
         parts = [(self.translate(at, write=True), n) for at, n in page_chunks(vaddr, size)]
         done = 0
         for maddr, n in parts:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.x86.paging import (
     PAGE_SIZE,
+    PTE_A,
+    PTE_D,
     PTE_FRAME,
     PTE_NX,
     PTE_P,
@@ -68,6 +71,65 @@ def walk(memory: MachineMemory, mode: PagingMode, cr3: int, vaddr: int) -> Walk:
             target = (table & ~(reach - 1)) | (vaddr & (reach - 1))
             return Walk(tuple(steps), target, PTE_P | rights | nx)
     raise AssertionError("a walk ends at level 1")
+
+
+#: (cr3, vaddr, write) to the machine address; None where the walk has to be done in full.
+QuickWalk = Callable[[int, int, bool], "int | None"]
+
+
+def quick_walk(memory: MachineMemory, mode: PagingMode) -> QuickWalk:
+    """The commonest outcome of a walk, found quickly: a small page whose entries allow the access
+    and have the accessed and dirty bits that it would set."""
+    return _quick_legacy(memory) if mode.levels == 2 else _quick_64(memory, mode.levels)
+
+
+_UPPER: Final = (PTE_P, PTE_P | PTE_RW)  # by write
+_LEAF: Final = (PTE_P | PTE_A, PTE_P | PTE_RW | PTE_A | PTE_D)
+
+
+def _quick_legacy(memory: MachineMemory) -> QuickWalk:
+    u32, size = memory.u32, memory.size_bytes
+
+    def quick(cr3: int, vaddr: int, write: bool) -> int | None:
+        entry = u32[(cr3 & 0xFFFF_F000) + (vaddr >> 20 & 0xFFC) >> 2]
+        if entry & (_UPPER[write] | PTE_PSE) != _UPPER[write] or entry >= size:
+            return None
+        entry = u32[(entry & 0xFFFF_F000) + (vaddr >> 10 & 0xFFC) >> 2]
+        if entry & _LEAF[write] != _LEAF[write]:
+            return None
+        return entry & 0xFFFF_F000 | vaddr & 0xFFF
+
+    return quick
+
+
+def _quick_64(memory: MachineMemory, levels: int) -> QuickWalk:
+    """In PAE's top level an entry has no rights, only P."""
+    u64, size = memory.u64, memory.size_bytes
+
+    def quick(cr3: int, vaddr: int, write: bool) -> int | None:
+        upper = _UPPER[write]
+        if levels == 3:
+            entry = u64[(cr3 & 0xFFFF_FFE0) + (vaddr >> 27 & 0x18) >> 3]
+            if not entry & PTE_P:
+                return None
+        else:
+            entry = u64[(cr3 & PTE_FRAME) + (vaddr >> 36 & 0xFF8) >> 3]
+            if entry & upper != upper or entry & PTE_FRAME >= size:
+                return None
+            entry = u64[(entry & PTE_FRAME) + (vaddr >> 27 & 0xFF8) >> 3]
+            if entry & (upper | PTE_PSE) != upper:
+                return None
+        if entry & PTE_FRAME >= size:
+            return None
+        entry = u64[(entry & PTE_FRAME) + (vaddr >> 18 & 0xFF8) >> 3]
+        if entry & (upper | PTE_PSE) != upper or entry & PTE_FRAME >= size:
+            return None
+        entry = u64[(entry & PTE_FRAME) + (vaddr >> 9 & 0xFF8) >> 3]
+        if entry & _LEAF[write] != _LEAF[write]:
+            return None
+        return entry & PTE_FRAME | vaddr & 0xFFF
+
+    return quick
 
 
 def page_chunks(vaddr: int, size: int) -> list[tuple[int, int]]:

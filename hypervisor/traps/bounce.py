@@ -24,7 +24,6 @@ from hypervisor.domain.domain import Callback, TrapGate
 from hypervisor.mm.guest_memory import GuestFault
 from hypervisor.traps.current import Current
 from hypervisor.traps.segments import SegmentFault, code_segment, stack_segment
-from hypervisor.x86.descriptor import SegmentCache
 from hypervisor.x86.flags import (
     CS,
     EFLAGS_AC,
@@ -43,6 +42,9 @@ _CLEARED_32: Final = EFLAGS_TF | EFLAGS_RF | EFLAGS_NT | EFLAGS_VM
 _CLEARED_64: Final = _CLEARED_32 | EFLAGS_AC
 _M32: Final = 0xFFFF_FFFF
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
+
+_CODE_64: Final = (0, _M32, 0x00AFFB00)
+_STACK_64: Final = (0, _M32, 0x00CFF300)
 
 _PACK32: Final = [struct.Struct(f"<{n}I") for n in range(12)]
 _PACK64: Final = [struct.Struct(f"<{n}Q") for n in range(14)]
@@ -93,25 +95,23 @@ def _enter_32(current: Current, cs: int, eip: int, extra: tuple[int, ...]) -> No
     state = current.state
     vcpu = current.vcpu
     eflags = state.rflags
-    old_cs = state.segment(CS).selector
+    old_cs = state.selector(CS)
     masked = current.events_masked
     frame = (*extra, state.rip, old_cs | masked << 16, current.virtual_eflags(eflags))
-    ss = state.segment(SS)
+    ss, base, limit, flags = state.segment(SS)
+    stack = base, limit, flags
+    esp = state.gpr(RSP)
     try:
         code = code_segment(current, cs)
-        if state.cpl < 2:
-            new_ss, stack, esp = ss.selector, SegmentCache(*ss[1:]), state.gpr(RSP)
-        else:
-            frame += (state.gpr(RSP) & _M32, ss.selector)
-            new_ss, esp = vcpu.kernel_ss, vcpu.kernel_sp
-            stack = stack_segment(current, new_ss, cs & 3)
+        if state.cpl >= 2:
+            frame += (esp & _M32, ss)
+            ss, esp = vcpu.kernel_ss, vcpu.kernel_sp
+            stack = stack_segment(current, ss, cs & 3)
     except SegmentFault as fault:
         raise DomainCrash(f"the handler's segment cannot be loaded: {fault.vector.name}") from None
     esp = (esp - 4 * len(frame)) & _M32
-    _push(current, (stack[0] + esp) & _M32, _PACK32[len(frame)].pack(*(v & _M32 for v in frame)))
-    state.set_segment(CS, cs, *code)
-    state.set_segment(SS, new_ss, *stack)
-    state.set_cpl(cs & 3)
+    _push(current, (stack[0] + esp) & _M32, _PACK32[len(frame)].pack(*[v & _M32 for v in frame]))
+    state.set_code_and_stack(cs, code, ss, stack, cs & 3)
     state.set_gpr(RSP, esp)
     state.rip = eip
     state.rflags = eflags & ~_CLEARED_32
@@ -121,8 +121,8 @@ def _enter_64(current: Current, rip: int, extra: tuple[int, ...]) -> None:
     state = current.state
     vcpu = current.vcpu
     rflags = state.rflags
-    cs = state.segment(CS).selector
-    ss = state.segment(SS).selector
+    cs = state.selector(CS)
+    ss = state.selector(SS)
     rsp = state.gpr(RSP)
     from_kernel = vcpu.kernel_mode
     if from_kernel:
@@ -153,10 +153,7 @@ def _enter_64(current: Current, rip: int, extra: tuple[int, ...]) -> None:
 def load_kernel_64(current: Current) -> None:
     """Let CS and SS be a 64-bit kernel's. It runs at CPL 1 of the engine, so that its translations
     and those of its user space lie in different TLBs; the selectors are ring 3's, as it expects."""
-    state = current.state
-    state.set_segment(CS, FLAT_KERNEL_CS64, 0, _M32, 0x00AFFB00)
-    state.set_segment(SS, FLAT_KERNEL_SS64, 0, _M32, 0x00CFF300)
-    state.set_cpl(1)
+    current.state.set_code_and_stack(FLAT_KERNEL_CS64, _CODE_64, FLAT_KERNEL_SS64, _STACK_64, 1)
 
 
 def toggle_guest_mode(current: Current) -> None:

@@ -8,6 +8,7 @@ from hypervisor.abi.width import Width
 from hypervisor.abi.xen import VmAssistType
 from hypervisor.domain.domain import UPCALL_MASK_OFFSET, Domain, Vcpu
 from hypervisor.machine.cpu import Cpu
+from hypervisor.machine.state import CR3
 from hypervisor.mm.frames import FrameTable
 from hypervisor.mm.guest_memory import GuestMemory
 from hypervisor.x86.flags import EFLAGS_IF, EFLAGS_IOPL_SHIFT
@@ -28,9 +29,13 @@ class Current:
         self.state = cpu.state
         self.frames = frames
         self.view = frames.memory.view
+        q = cpu.state.q
+
+        def cr3() -> int:
+            return q[CR3]
+
         self._mem_by_width = {
-            width: GuestMemory(frames.memory, width, lambda: self.state.cr3, cpu.code_written)
-            for width in Width
+            width: GuestMemory(frames.memory, width, cr3, cpu.code_written) for width in Width
         }
 
     def set(self, dom: Domain, vcpu: Vcpu) -> None:

@@ -69,7 +69,11 @@ class Emulator:
 
     def forced_cpuid(self) -> bool:
         """Emulate cpuid behind its PV prefix, whose ud2 raised #UD; False if it is not that."""
-        if self._fetch()[: len(FORCED_CPUID)] != FORCED_CPUID:
+        try:
+            code = self._current.mem.read_raw(self._linear_rip, len(FORCED_CPUID))
+        except GuestFault:
+            return False
+        if code != FORCED_CPUID:
             return False
         self.cpuid()
         self._advance(len(FORCED_CPUID))
@@ -87,10 +91,7 @@ class Emulator:
     def _fetch(self) -> bytes:
         """Up to 15 bytes of code at RIP; fewer where the next page cannot be read."""
         current = self._current
-        base = current.state.segment(CS).base
-        vaddr = base + current.state.rip
-        if not current.vcpu.width.is_64:
-            vaddr &= _M32
+        vaddr = self._linear_rip
         to_page_end = min(MAX_INSTRUCTION, 4096 - (vaddr & 0xFFF))
         try:
             code = current.mem.read_raw(vaddr, to_page_end)
@@ -102,8 +103,14 @@ class Emulator:
         except GuestFault:
             return b""
 
+    @property
+    def _linear_rip(self) -> int:
+        state = self._current.state
+        vaddr = state.segment_base(CS) + state.rip
+        return vaddr if self._current.vcpu.width.is_64 else vaddr & _M32
+
     def _is_64_bit_code(self) -> bool:
-        return bool(self._current.state.segment(CS).flags >> 21 & 1)
+        return bool(self._current.state.segment_flags(CS) >> 21 & 1)
 
     def _advance(self, length: int) -> None:
         state = self._current.state

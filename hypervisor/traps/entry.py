@@ -39,6 +39,7 @@ from hypervisor.x86.flags import (
     Vector,
 )
 
+_PF: Final = int(Vector.PF)
 _CHECKED_AGAINST_CPL: Final = frozenset({Vector.NP, Vector.SS, Vector.GP})
 
 
@@ -52,6 +53,14 @@ class TrapEntry:
         self._state = current.state
         self.user_tlb_stale = False
         self._why = ""
+        #: By vector: what comes before telling the guest; whether that was all.
+        self._repairs: dict[int, Callable[[int], bool]] = {
+            Vector.PF: self._page_fault,
+            Vector.GP: self._general_protection,
+            Vector.UD: self._undefined_opcode,
+            Vector.NM: self._device_not_available,
+            Vector.DB: self._debug,
+        }
         # filled by the vmm
         self.hypercall64: Callable[[], None] = _unset
         self.crash: Callable[[str], None] = _unset_crash
@@ -170,30 +179,30 @@ class TrapEntry:
     # --- exceptions -------------------------------------------------------------------------------
     def _exception(self, vector: int, error_code: int) -> None:
         was_at_cpl3 = self.settle_cpl()
-        match vector:
-            case Vector.PF:
-                self._page_fault(error_code)
-            case Vector.GP if error_code == 0 and self._try_emulate():
-                pass
-            case Vector.UD if self._emulator.forced_cpuid():
-                pass
-            case Vector.NM:
-                self._device_not_available()
-            case Vector.DB:
-                self._current.vcpu.dr6 |= DR6_BS
-                self.inject(vector, None)
-            case _ if vector in _CHECKED_AGAINST_CPL and self._retry_at_cpl3(was_at_cpl3):
-                pass
-            case _:
-                self.inject(vector, error_code if vector in HAS_ERROR_CODE else None)
+        repair = self._repairs.get(vector)
+        if repair is not None and repair(error_code):
+            return
+        if vector in _CHECKED_AGAINST_CPL and self._retry_at_cpl3(was_at_cpl3):
+            return
+        self.inject(vector, error_code if vector in HAS_ERROR_CODE else None)
+
+    def _general_protection(self, error_code: int) -> bool:
+        return error_code == 0 and self._try_emulate()
+
+    def _undefined_opcode(self, _: int) -> bool:
+        return self._emulator.forced_cpuid()
+
+    def _debug(self, _: int) -> bool:
+        """A single step: the guest's DR6 says so, as the CPU's would."""
+        self._current.vcpu.dr6 |= DR6_BS
+        return False
 
     def _try_emulate(self) -> bool:
         try:
             return self._emulator.privileged()
         except MemoryFault as fault:
             self._state.cr2 = fault.vaddr
-            self._page_fault(fault.error_code)
-            return True
+            return self._page_fault(fault.error_code)
 
     def _retry_at_cpl3(self, was_at_cpl3: bool) -> bool:
         vcpu = self._current.vcpu
@@ -203,32 +212,32 @@ class TrapEntry:
         self.user_tlb_stale = True
         return True
 
-    def _page_fault(self, error_code: int) -> None:
+    def _page_fault(self, error_code: int) -> bool:
         current = self._current
         vaddr = self._state.cr2
         if self.map_ldt_page(vaddr):
-            return
+            return True
         size = current.vcpu.width.word_bytes
         at = current.vcpu.vcpu_info_maddr + CR2_OFFSET[size]
         current.view[at : at + size] = (vaddr & ((1 << 8 * size) - 1)).to_bytes(size, "little")
         error_code &= ~PFEC_USER
         if not current.in_kernel:
             error_code |= PFEC_USER
-        self.inject(Vector.PF, error_code)
+        self.inject(_PF, error_code)
+        return True
 
-    def _device_not_available(self) -> None:
+    def _device_not_available(self, _: int) -> bool:
         """CR0.TS: the guest is told if it had set it; it is clear afterwards either way."""
         wanted = self._current.vcpu.cr0 & CR0_TS
         set_task_switched(self._current, False)
-        if wanted:
-            self.inject(Vector.NM, None)
+        return not wanted
 
     def inject(self, vector: int, error_code: int | None) -> None:
         """Enter the guest's handler for `vector`. Raises DomainCrash if there is none."""
         current = self._current
         gate = current.vcpu.gates[vector]
         if gate.address == 0:
-            if vector == Vector.PF:
+            if vector == _PF:
                 current.lost_vaddr = self._state.cr2
             name = f"#{Vector(vector).name}" if vector in Vector._value2member_map_ else "interrupt"
             raise DomainCrash(f"Unhandled: vec {vector}, {name}[{error_code or 0:04x}]")
@@ -257,7 +266,7 @@ class TrapEntry:
             state.rip -= 2
             self.inject(Vector.UD, None)
             return
-        is_compat = not state.segment(CS).flags >> 21 & 1
+        is_compat = not state.segment_flags(CS) >> 21 & 1
         callback = vcpu.syscall32_callback if is_compat else vcpu.syscall_callback
         if callback.address == 0:
             state.rip -= 2

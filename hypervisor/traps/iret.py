@@ -60,7 +60,7 @@ def iret(current: Current) -> None:
 
 def _iret_32(current: Current) -> None:
     state = current.state
-    base = state.segment(SS).base
+    base = state.segment_base(SS)
     esp = state.gpr(RSP)
     eax, eip, cs, eflags = _FRAME_32.unpack(_pop(current, (base + esp) & _M32, _FRAME_32.size))
     cs &= 0xFFFF
@@ -71,7 +71,7 @@ def _iret_32(current: Current) -> None:
     eflags = eflags & ~(EFLAGS_IOPL | EFLAGS_VM) | EFLAGS_IF | EFLAGS_FIXED
     state.set_gpr(RAX, eax)
     if cpl == 1:
-        target_ss, target_esp = state.segment(SS).selector, (esp + 16) & _M32
+        target_ss, target_esp = state.selector(SS), (esp + 16) & _M32
     else:
         target_esp, target_ss = _STACK_32.unpack(_pop(current, (base + esp + 16) & _M32, 8))
         target_ss &= 0xFFFF
@@ -87,11 +87,9 @@ def _iret_32(current: Current) -> None:
     state.rip = eip
     state.rflags = eflags
     state.set_gpr(RSP, target_esp)
-    state.set_segment(CS, cs, *code)
-    if stack is not None:
-        state.set_segment(SS, target_ss, *stack)
-    state.set_cpl(cpl)
-    null_privileged_data_segments(current, cpl)
+    state.set_code_and_stack(cs, code, target_ss, stack or state.segment(SS)[1:], cpl)
+    if cpl > 1:
+        null_privileged_data_segments(current, cpl)
 
 
 def _iret_64(current: Current) -> None:
@@ -130,9 +128,7 @@ def _iret_64(current: Current) -> None:
     except SegmentFault as fault:
         _raise_at_target(current, fault, cs | 3, (ss | 3) & 0xFFFF, 3)
         return
-    state.set_segment(CS, cs | 3, *code)
-    state.set_segment(SS, (ss | 3) & 0xFFFF, *stack)
-    state.set_cpl(3)
+    state.set_code_and_stack(cs | 3, code, (ss | 3) & 0xFFFF, stack, 3)
 
 
 def _set_virtual_flags(current: Current, eflags: int) -> None:

@@ -158,9 +158,9 @@ def null_privileged_data_segments(current: Current, cpl: int) -> None:
     """After a return to a less privileged ring, drop data segments that it may not use (IRET)."""
     state = current.state
     for register in (ES, DS, FS, GS):
-        segment = state.segment(register)
-        is_conforming = segment.flags >> 10 & 3 == 3
-        if segment.selector & ~3 and segment.flags >> 13 & 3 < cpl and not is_conforming:
+        flags = state.segment_flags(register)
+        is_conforming = flags >> 10 & 3 == 3
+        if flags >> 13 & 3 < cpl and not is_conforming and state.selector(register) & ~3:
             state.set_segment(register, 0, 0, 0, 0)
 
 
