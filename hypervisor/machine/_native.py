@@ -1,6 +1,6 @@
 """The block counter: a few bytes of machine code that the engine calls before every block.
 
-    if this block lies in the last one and ends before it does:
+    if this block lies in the last one, unsettled, and ends before it does:
         counter -= what lay from here on in the last one
     counter += size; start = address; size = size
     if counter >= limit:
@@ -16,7 +16,7 @@ writing instruction and does that one alone, as a block of its own: the rest of 
 already, was not done. Where one block is left for a place inside it in the ordinary way, by a jump,
 the new block ends where the old one did.
 
-The counter block is six words of shared memory, so that any thread may ask for a stop by writing
+The counter block is a few words of shared memory, so that any thread may ask for a stop by writing
 one word (`limit` = 0): no asynchronous call into the engine, no store done twice.
 """
 
@@ -38,26 +38,22 @@ SIZE: Final = 2  # and its size in bytes
 LIMIT: Final = 3  # stop at a block that would reach this; 0 at once
 SKIP: Final = 4  # how many blocks to let through all the same
 STOP: Final = 5  # address of uc_emu_stop
-_WORDS: Final = 6
+_END: Final = 6  # linear address behind the block entered last; the machine code's own
+_WORDS: Final = 7
 
 NO_LIMIT: Final = (1 << 64) - 1
 
 # System V calling convention: rdi uc, rsi address, edx size, rcx counter block
 _X86_64_SYSV: Final = bytes.fromhex(
-    "89d0"  # mov eax, edx            zero-extends
-    "4989f0"  # mov r8, rsi
-    "4c2b4108"  # sub r8, [rcx+8]     from the last block's start to here
-    "4c8b4910"  # mov r9, [rcx+16]
-    "4d39c8"  # cmp r8, r9
-    "730b"  # jae add
-    "4d29c1"  # sub r9, r8            from here to the last block's end
-    "4c39c8"  # cmp rax, r9
-    "7303"  # jae add
-    "4c2909"  # sub [rcx], r9
+    "89d0"  # mov eax, edx
+    "4c8d0406"  # lea r8, [rsi+rax]
+    "4c3b4130"  # cmp r8, [rcx+48]
+    "7222"  # jb inside
     "480301"  # add: add rax, [rcx]
     "488901"  # mov [rcx], rax
     "48897108"  # mov [rcx+8], rsi
     "895110"  # mov [rcx+16], edx
+    "4c894130"  # mov [rcx+48], r8
     "483b4118"  # cmp rax, [rcx+24]
     "7301"  # jae slow
     "c3"  # ret
@@ -65,6 +61,14 @@ _X86_64_SYSV: Final = bytes.fromhex(
     "7801"  # js stop
     "c3"  # ret
     "ff6128"  # stop: jmp [rcx+40]
+    "83791000"  # inside: cmp dword [rcx+16], 0
+    "74d8"  # je add
+    "483b7108"  # cmp rsi, [rcx+8]
+    "72d2"  # jb add
+    "4c8b4930"  # mov r9, [rcx+48]
+    "4929f1"  # sub r9, rsi
+    "4c2909"  # sub [rcx], r9
+    "ebc6"  # jmp add
 )
 
 
