@@ -71,14 +71,13 @@ def command(seed: int) -> int:
     from rich.console import Console
 
     from cli.kernels import find_kernel, read_file
-    from cli.session import create_domain
+    from cli.session import create_domain, create_machine
     from cli.watch import Watch
-    from hypervisor.api import Machine
 
     console = Console(highlight=False)
     console.print(f"{len(CAST)} domains take turns on one CPU. Their consoles, as they speak:\n")
     with ExitStack() as stack:
-        machine = stack.enter_context(Machine(memory_mib=DOMAIN_MIB * len(CAST) + 32, seed=seed))
+        machine = stack.enter_context(create_machine(DOMAIN_MIB * len(CAST), seed=seed))
         casts: list[tuple[DomainHandle, TaggedLines]] = []
         for index, (name, width) in enumerate(CAST):
             kernel = find_kernel(name, width)

@@ -24,6 +24,7 @@ from hypervisor.api import BuildError, DomainHandle, ImageError, Machine, RunEnd
 from hypervisor.testing.script import Expect, Script, Step
 
 OVERHEAD_MIB: Final = 16  # machine memory beyond the domain's: Xen's own frames, tables
+OVERHEAD_SHARE: Final = 256  # and a 256th: the M2P has twelve bytes for each frame
 POLL_S: Final = 0.2  # how often a blocked session looks at the time-out
 
 
@@ -58,7 +59,7 @@ class Session:
         image = read_file(found.path, "kernel")
         initrd = None if ramdisk is None else read_file(ramdisk, "ramdisk")
         machine = stack.enter_context(
-            Machine(memory_mib=memory_mib + OVERHEAD_MIB, clock=clock, seed=seed, audit=audit)
+            create_machine(memory_mib, clock=clock, seed=seed, audit=audit)
         )
         domain = create_domain(machine, found, image, memory_mib, cmdline, initrd)
         if trace is not None:
@@ -140,6 +141,24 @@ class Session:
         self.output.fresh_line()
         sys.stdout.write(f"digest: {self.machine.digest()}\n")
         sys.stdout.flush()
+
+
+def create_machine(
+    memory_mib: int,
+    *,
+    clock: Literal["virtual", "host"] = "virtual",
+    seed: int = 0,
+    audit: bool = False,
+) -> Machine:
+    """A machine with room for domains of `memory_mib` in all.
+
+    Raises Refusal when the host has not got that much.
+    """
+    total = memory_mib + OVERHEAD_MIB + memory_mib // OVERHEAD_SHARE
+    try:
+        return Machine(memory_mib=total, clock=clock, seed=seed, audit=audit)
+    except (OSError, MemoryError) as error:
+        raise Refusal(f"this host has no {total} MiB of memory for a machine") from error
 
 
 def create_domain(

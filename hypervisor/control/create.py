@@ -79,6 +79,12 @@ def create_domain(host: Host, image: GuestImage, params: DomainParams) -> Domain
     domid = host.next_domid
     if domid >= DOMID_FIRST_RESERVED:
         raise BuildError(f"this machine has had {domid - 1} domains and has no number for another")
+    machine_mib = host.memory.size_bytes >> 20
+    if image.width is Width.X86_32 and machine_mib > 4096:
+        raise BuildError(
+            "x86_32 page tables reach 4096 MiB of machine memory, "
+            f"this machine has {machine_mib} MiB"
+        )
     nr_frames = params.memory_mib << 20 - PAGE_SHIFT
     layout = plan(image, nr_frames, params.cmdline, params.ramdisk)
     try:

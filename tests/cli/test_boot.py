@@ -170,3 +170,17 @@ def test_file_of_a_built_ins_name_is_booted_by_its_path(
     monkeypatch.chdir(tmp_path)
     assert main(["boot", "./hello"]) == Exit.MET
     assert "PASS traps" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("width", "memory", "sentence"),
+    [
+        ("x86_32", 4096, "x86_32 page tables reach 4096 MiB of machine memory, this machine has"),
+        ("x86_64", 1 << 20, "MiB of memory for a machine"),
+    ],
+)
+def test_more_memory_than_there_can_be_is_two(
+    width: str, memory: int, sentence: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["boot", "hello", "--width", width, "--memory", str(memory)]) == 2
+    assert sentence in capfd.readouterr().err
