@@ -30,17 +30,23 @@ CAST: Final = (
 )
 DOMAIN_MIB: Final = 8
 TIME_LIMIT_NS: Final = 20 * 10**9  # virtual: a demo never runs for ever, whatever a guest does
+COUNTS: Final = {"Calls": "hypercalls", "Traps": "exceptions", "Upcalls": "upcalls"}
+MET_CHECK: Final = b"ok   "
 COLOURS: Final = ("cyan", "green", "yellow", "magenta", "blue", "bright_red")
 
 
 @dataclass(slots=True)
 class TaggedLines:
-    """Assembles one console's bytes into lines and prints each behind the domain's tag."""
+    """Assembles one console's bytes into lines and prints each behind the domain's tag.
+
+    Of a guest's checks those that were met are counted and not shown: there are hundreds.
+    """
 
     console: Console
     tag: str
     colour: str
     pending: bytearray = field(default_factory=bytearray)
+    checks: int = 0
 
     def feed(self, data: bytes) -> None:
         """Print the lines that `data` completes."""
@@ -48,7 +54,10 @@ class TaggedLines:
         *lines, rest = self.pending.split(b"\n")
         self.pending = bytearray(rest)
         for line in lines:
-            self._print(line)
+            if line.startswith(MET_CHECK):
+                self.checks += 1
+            else:
+                self._print(line)
 
     def finish(self) -> None:
         """Print what is left without a line's end."""
@@ -91,7 +100,7 @@ def command(seed: int) -> int:
         for _, lines in casts:
             lines.finish()
         console.print()
-        console.print(summary(machine, [domain for domain, _ in casts]))
+        console.print(summary(machine, casts))
         if watch.signalled is not None:
             return Exit.INTERRUPTED
         return Exit.MET if all(passed(domain) for domain, _ in casts) else Exit.CRASHED
@@ -104,17 +113,22 @@ def passed(domain: DomainHandle) -> bool:
     return ended is not None and ended[0] is Exit.MET
 
 
-def summary(machine: Machine, domains: list[DomainHandle]) -> Table:
-    """What became of each domain."""
+def summary(machine: Machine, casts: list[tuple[DomainHandle, TaggedLines]]) -> Table:
+    """What became of each domain, and how often it needed the hypervisor."""
     from rich.table import Table
 
     from cli.verdict import how_it_ended, seconds
 
-    table = Table("Domain", "Kernel", "Width", "Kernel ran in", "Ended", box=None, pad_edge=False)
-    for domain in domains:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("Domain", "Kernel", "Width", "Ran in", "Checks", *COUNTS, "Ended"):
+        table.add_column(heading, justify="right" if heading in ("Checks", *COUNTS) else "left")
+    for domain, lines in casts:
         _, what = how_it_ended(domain) or (Exit.UNMET, "did not end")
         ring = "ring 3" if domain.width.is_64 else "ring 1"
         style = "green" if passed(domain) else "red"
-        table.add_row(f"d{domain.domid}", domain.name, domain.width.value, ring, what, style=style)
+        stats = domain.stats
+        counts = [str(stats[name]) for name in COUNTS.values()]
+        about = (f"d{domain.domid}", domain.name, domain.width.value, ring, str(lines.checks))
+        table.add_row(*about, *counts, what, style=style)
     table.caption = f"all of it in {seconds(machine)}"
     return table

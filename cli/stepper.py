@@ -19,7 +19,7 @@ from cli.watch import Watch
 from hypervisor.api import DomainHandle, Machine, RunEnd, VcpuHandle
 from hypervisor.debug.disassembly import INSTRUCTION_MAX, disassemble
 from hypervisor.probes import Entry
-from hypervisor.trace.names import entry_name
+from hypervisor.trace.names import entry_name, shown_arguments
 
 TRAPS: Final = frozenset({"exception", "interrupt"})
 LISTING_LINES: Final = 8
@@ -215,7 +215,7 @@ def number(args: Sequence[str], *, default: int) -> int:
 
 def describe(entry: Entry) -> str:
     """An entry as one line: what the guest wanted, and what it got."""
-    args = ", ".join(f"{arg:#x}" for arg in entry.args)
+    args = ", ".join(shown_arguments(entry))
     text = f"{entry.kind}: {entry_name(entry.kind, entry.number)}({args})"
     if entry.result is not None:
         text += f" = {entry.result:#x}"

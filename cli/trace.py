@@ -123,7 +123,10 @@ def columns(row: Row) -> tuple[str, str, str, str, str]:
 
 def as_text(row: Row) -> str:
     """`event_channel_op(0x4, 0xc0004f20) = 0x0`, and the reason of a refusal."""
-    args = ", ".join(str(arg) for arg in row.get("args", ()))
+    shown = [str(arg) for arg in row.get("args", ())]
+    if "op" in row:
+        shown[:1] = [str(row["op"])]
+    args = ", ".join(shown)
     text = f"{row.get('name') or row.get('kind', '')}({args})"
     if "result" in row:
         text += f" = {row['result']}"

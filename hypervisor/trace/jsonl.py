@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from hypervisor.probes import Entry
-from hypervisor.trace.names import entry_name
+from hypervisor.trace.names import entry_name, operation_name
 
 FORMAT: Final = "ring1 trace 1"  # value of the head's "format"; a change of meaning counts it up
 
@@ -38,7 +38,7 @@ class JsonlRecorder:
 
 
 def as_object(entry: Entry) -> dict[str, Any]:
-    """The JSON object for one entry. `result` and `why` stand there only when there is one."""
+    """The JSON object for one entry. `op`, `result` and `why` stand there only if there is one."""
     row: dict[str, Any] = {
         "ps": entry.time_ps,
         "dom": entry.domid,
@@ -50,6 +50,8 @@ def as_object(entry: Entry) -> dict[str, Any]:
         "args": [hex(arg) for arg in entry.args],
         "sum": f"{entry.checksum:08x}",
     }
+    if (operation := operation_name(entry)) is not None:
+        row["op"] = operation
     if entry.result is not None:
         row["result"] = hex(entry.result)
     if entry.why:

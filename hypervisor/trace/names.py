@@ -6,9 +6,14 @@ them.
 
 from __future__ import annotations
 
+from enum import IntEnum
+from functools import cache
 from typing import Final
 
 from hypervisor.abi.xen import HypercallNr
+from hypervisor.hypercalls.memory import MEMOP_EXTENT_SHIFT
+from hypervisor.hypercalls.table import SUBOPS
+from hypervisor.probes import Entry
 
 # SDM 3A, table 6-1
 EXCEPTION_NAMES: Final = {
@@ -18,6 +23,35 @@ EXCEPTION_NAMES: Final = {
 }  # fmt: skip
 
 _HYPERCALL_NAMES: Final = {int(number): number.name.lower() for number in HypercallNr}
+
+_IN_STRUCTURES: Final = frozenset({HypercallNr.MMUEXT_OP})  # not in the first argument
+
+
+def operation_name(entry: Entry) -> str | None:
+    """The operation that a hypercall's first argument selects, None where it selects none."""
+    if entry.kind != "hypercall" or not entry.args:
+        return None
+    operation = entry.args[0] & 0xFFFF_FFFF
+    if entry.number == HypercallNr.MEMORY_OP:
+        operation &= (1 << MEMOP_EXTENT_SHIFT) - 1
+    return _operations(entry.number).get(operation)
+
+
+@cache
+def _operations(number: int) -> dict[int, str]:
+    """All operations of a hypercall, absent ones too."""
+    if number not in _HYPERCALL_NAMES or number in _IN_STRUCTURES:
+        return {}
+    table = SUBOPS.get(HypercallNr(number), {})
+    kinds = {type(key) for key in table if isinstance(key, IntEnum)}
+    return {int(member): member.name.lower() for kind in kinds for member in kind}
+
+
+def shown_arguments(entry: Entry) -> list[str]:
+    """An entry's arguments for people: the operation by its name, the others as they are."""
+    args = [f"{arg:#x}" for arg in entry.args]
+    operation = operation_name(entry)
+    return args if operation is None else [operation, *args[1:]]
 
 
 def entry_name(kind: str, number: int) -> str:

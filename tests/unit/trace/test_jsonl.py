@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hypervisor.abi.xen import HypercallNr
 from hypervisor.probes import Entry
 from hypervisor.trace.jsonl import FORMAT, JsonlRecorder, TraceError, as_object, read_trace
-from hypervisor.trace.names import entry_name
+from hypervisor.trace.names import entry_name, shown_arguments
 
 HYPERCALL = Entry(1_250, 1, 0, "hypercall", 0xC0002227, 17, (0, 0xFFFFFFFF), 0x40011, "", 0xABC)
 REFUSED = Entry(2_000, 1, 0, "hypercall", 0xC0002227, 32, (3,), -22 & 0xFFFFFFFF, "port 9", 1)
@@ -34,6 +36,7 @@ def test_entry_is_one_line_with_names_and_hexadecimal_values() -> None:
     assert json.loads(line) == {
         "ps": 1250, "dom": 1, "vcpu": 0, "kind": "hypercall", "name": "xen_version", "nr": 17,
         "rip": "0xc0002227", "args": ["0x0", "0xffffffff"], "result": "0x40011", "sum": "00000abc",
+        "op": "version",
     }  # fmt: skip
 
 
@@ -89,3 +92,22 @@ def test_other_file_is_refused(tmp_path: Path, text: str) -> None:
 )
 def test_number_gets_the_name_a_person_knows(kind: str, number: int, name: str) -> None:
     assert entry_name(kind, number) == name
+
+
+@pytest.mark.parametrize(
+    ("number", "args", "operation"),
+    [
+        (HypercallNr.EVENT_CHANNEL_OP, (4, 0x1000), "send"),
+        (HypercallNr.XEN_VERSION, (0, 0), "version"),
+        (HypercallNr.MEMORY_OP, (3 << 6 | 1, 0), "decrease_reservation"),
+        (HypercallNr.MEMORY_OP, (63, 0), None),
+        (HypercallNr.MMUEXT_OP, (1, 1, 0, 0), None),
+        (HypercallNr.SET_TRAP_TABLE, (4,), None),
+        (63, (1,), None),
+    ],
+)
+def test_operation_has_its_name(number: int, args: tuple[int, ...], operation: str | None) -> None:
+    entry = replace(HYPERCALL, number=number, args=args)
+    assert as_object(entry).get("op") == operation
+    first = operation or f"{args[0]:#x}"
+    assert shown_arguments(entry) == [first, *[f"{arg:#x}" for arg in args[1:]]]
