@@ -47,7 +47,6 @@ class Stepper:
     domain: DomainHandle
     output: ConsoleOutput
     last: Entry | None = None  # the newest entry
-    nr_entries: int = 0  # since the start
     leaving: bool = False
     repeated: list[str] = field(default_factory=lambda: ["s"])  # what an empty line means
 
@@ -56,7 +55,6 @@ class Stepper:
 
     def _note(self, entry: Entry) -> None:
         self.last = entry
-        self.nr_entries += 1
 
     def obey(self, line: str) -> bool:
         """Carry out one line, an empty one like the one before it; whether another is wanted."""
@@ -96,15 +94,10 @@ class Stepper:
         self._run_to(lambda entry: False)
 
     def _run_to(self, wanted: Callable[[Entry], bool]) -> None:
-        seen = self.nr_entries
-
-        def arrived() -> bool:
-            return self.nr_entries > seen and self.last is not None and wanted(self.last)
-
         with Watch(self.machine.interrupt, None) as watch:
-            end = self.machine.run(until=arrived)
+            end = self.machine.run(until_entry=wanted)
             while end is RunEnd.INTERRUPTED and not watch.ended:
-                end = self.machine.run(until=arrived)
+                end = self.machine.run(until_entry=wanted)
         self.output.fresh_line()
         if end is RunEnd.PREDICATE and self.last is not None:
             self._print(describe(self.last))

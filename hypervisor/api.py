@@ -9,7 +9,8 @@ Handles stay valid after their domain has ended; they then show how it ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -302,14 +303,22 @@ class Machine:
 
     # --- running ---------------------------------------------------------------------------------
     def run(
-        self, *, until: Callable[[], bool] | None = None, time_limit_ns: int | None = None
+        self,
+        *,
+        until: Callable[[], bool] | None = None,
+        until_entry: Callable[[Entry], bool] | None = None,
+        time_limit_ns: int | None = None,
     ) -> RunEnd:
         """Run until `until` is true, all domains have ended, none can ever run again, virtual time
         reaches `time_limit_ns`, or `interrupt` is called.
 
         `until` is looked at whenever a domain has written to its console and at every other stop.
-        Raises VmmBug for an exception of ours.
+        `until_entry` is asked about every entry into the hypervisor, and a run that it ends has
+        just done that one. Raises VmmBug for an exception of ours.
         """
+        if until_entry is not None:
+            with self._stop_at(until_entry, until) as until:
+                return self.run(until=until, time_limit_ns=time_limit_ns)
         self._connect_probes()
         try:
             end = self.vmm.run(until, time_limit_ns)
@@ -319,6 +328,25 @@ class Machine:
             raise VmmBug(self.vmm.bug_report(error)) from error
         self._check()
         return end
+
+    @contextmanager
+    def _stop_at(
+        self, wanted: Callable[[Entry], bool], until: Callable[[], bool] | None
+    ) -> Iterator[Callable[[], bool]]:
+        """While this lasts, an entry that is wanted stops the run; a predicate that says so."""
+        arrived = False
+
+        def look(entry: Entry) -> None:
+            nonlocal arrived
+            if not arrived and wanted(entry):
+                arrived = True
+                self.vmm.cpu.request_stop()
+
+        self.on_entry.append(look)
+        try:
+            yield lambda: arrived or (until is not None and until())
+        finally:
+            self.on_entry.remove(look)
 
     def step(self) -> Entry | None:
         """One instruction of the vCPU that is due; the entry into the VMM it led to, if any."""

@@ -9,6 +9,9 @@ import pytest
 
 from cli.exits import Exit
 from cli.main import main
+from guests import guest_path
+from hypervisor.api import Entry, Machine
+from hypervisor.trace.names import entry_name
 
 
 @pytest.fixture
@@ -108,3 +111,15 @@ def test_mistake_is_a_sentence_and_the_session_goes_on(
     text = step(command, "help")
     assert said in text
     assert "run to the next hypercall" in text
+
+
+def test_no_hypercall_is_passed_over(step: Stepping) -> None:
+    """Those told one by one are those of a run in one go."""
+    with Machine(memory_mib=80) as machine:
+        machine.create(guest_path("hello", "x86_32"))
+        entries: list[Entry] = []
+        machine.on_entry.append(entries.append)
+        machine.run()
+    expected = [entry for entry in entries if entry.kind == "hypercall"][:6]
+    told = re.findall(r"^hypercall: (\w+)\(", step(*["h"] * 6), re.MULTILINE)
+    assert told == [entry_name(entry.kind, entry.number) for entry in expected]
