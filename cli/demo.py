@@ -80,6 +80,7 @@ def command(seed: int) -> int:
     from rich.console import Console
 
     from cli.kernels import find_kernel, read_file
+    from cli.run import run
     from cli.session import create_domain, create_machine
     from cli.watch import Watch
 
@@ -96,7 +97,7 @@ def command(seed: int) -> int:
             domain.console.on_output(lines.feed)
             casts.append((domain, lines))
         with Watch(machine.interrupt, None) as watch:
-            machine.run(time_limit_ns=TIME_LIMIT_NS)
+            run(machine, time_limit_ns=TIME_LIMIT_NS)
         for _, lines in casts:
             lines.finish()
         console.print()

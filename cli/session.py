@@ -7,7 +7,7 @@ was typed or is to be sent, notice why the run ended.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,12 @@ from typing import Final, Literal, Self
 from cli.console_output import ConsoleOutput
 from cli.exits import Exit, Refusal
 from cli.kernels import Kernel, find_kernel, read_file
+from cli.run import run
 from cli.terminal import Terminal
 from cli.tracing import open_trace
 from cli.verdict import Ending, Limits, judge
 from cli.watch import Watch
-from hypervisor.api import BuildError, DomainHandle, ImageError, Machine, RunEnd, VmmBug
+from hypervisor.api import BuildError, DomainHandle, ImageError, Machine, RunEnd
 from hypervisor.testing.script import Expect, Script, Step
 
 OVERHEAD_MIB: Final = 16  # machine memory beyond the domain's: Xen's own frames, tables
@@ -82,7 +83,9 @@ class Session:
             script.act()
             if script.done and has_expectation:
                 return RunEnd.PREDICATE
-            run_end = self._run(None if script.done else script.due, end_ns)
+            run_end = run(
+                self.machine, until=None if script.done else script.due, time_limit_ns=end_ns
+            )
             if run_end is RunEnd.INTERRUPTED and not watch.ended:
                 continue
             if run_end is not RunEnd.PREDICATE:
@@ -104,7 +107,7 @@ class Session:
     def _serve(self, terminal: Terminal, limits: Limits, watch: Watch) -> RunEnd:
         end_ns = limits.end_ns(self.machine.now_ns)
         while True:
-            run_end = self._run(None, end_ns)
+            run_end = run(self.machine, time_limit_ns=end_ns)
             typed = terminal.typed()
             if run_end is RunEnd.BLOCKED_FOREVER:
                 # it waits for us, so wait with it; a time-out is looked for in between
@@ -116,19 +119,6 @@ class Session:
                 return RunEnd.INTERRUPTED
             if typed:
                 self.domain.console.send(typed)
-
-    def _run(self, until: Callable[[], bool] | None, end_ns: int | None) -> RunEnd:
-        """Let the machine run. What the host could not write inside the run is raised as such:
-        it is no bug of the machine."""
-        try:
-            return self.machine.run(until=until, time_limit_ns=end_ns)
-        except VmmBug as bug:
-            if isinstance(bug.__cause__, BrokenPipeError):
-                raise bug.__cause__ from None
-            if isinstance(bug.__cause__, OSError):
-                reason = bug.__cause__.strerror or str(bug.__cause__)
-                raise Refusal(f"cannot write output: {reason.lower()}") from None
-            raise
 
     def _conclude(self, ending: Ending) -> Exit:
         status, sentences = judge(self.machine, self.domain, ending)

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import click
 
 from cli.console_output import ConsoleOutput
+from cli.run import run
 from cli.verdict import how_it_ended
 from cli.watch import Watch
 from hypervisor.api import DomainHandle, Machine, RunEnd, VcpuHandle
@@ -95,9 +96,9 @@ class Stepper:
 
     def _run_to(self, wanted: Callable[[Entry], bool]) -> None:
         with Watch(self.machine.interrupt, None) as watch:
-            end = self.machine.run(until_entry=wanted)
+            end = run(self.machine, until_entry=wanted)
             while end is RunEnd.INTERRUPTED and not watch.ended:
-                end = self.machine.run(until_entry=wanted)
+                end = run(self.machine, until_entry=wanted)
         self.output.fresh_line()
         if end is RunEnd.PREDICATE and self.last is not None:
             self._print(describe(self.last))

@@ -317,8 +317,8 @@ class Machine:
         just done that one. Raises VmmBug for an exception of ours.
         """
         if until_entry is not None:
-            with self._stop_at(until_entry, until) as until:
-                return self.run(until=until, time_limit_ns=time_limit_ns)
+            with self._stop_at(until_entry, until) as either:
+                return self.run(until=either, time_limit_ns=time_limit_ns)
         self._connect_probes()
         try:
             end = self.vmm.run(until, time_limit_ns)

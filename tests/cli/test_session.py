@@ -61,7 +61,11 @@ class FakeMachine:
     limits: list[int | None] = field(default_factory=list)
 
     def run(
-        self, *, until: Callable[[], bool] | None = None, time_limit_ns: int | None = None
+        self,
+        *,
+        until: Callable[[], bool] | None = None,
+        until_entry: None = None,
+        time_limit_ns: int | None = None,
     ) -> RunEnd:
         self.limits.append(time_limit_ns)
         end = self.runs.pop(0)()
