@@ -1,20 +1,24 @@
 """The audit: every count of the frame table, recomputed from what the page tables say.
 
-Independent of how the counts came about: it starts from the roots that are held (pins, base
-pointers, descriptor tables), walks what is validated, and compares. Then it looks at each entry by
-itself: no table names a frame of another domain, none maps writable what is not ordinary memory,
-none has a bit that Xen refuses, and Xen's slots hold what Xen put there. A difference is a bug of
-ours, and never an answer to a guest.
+Independent of how the counts came about: it starts from what is held besides the tables (pins, base
+pointers, descriptor tables), reads every table that is validated, and compares. Then it looks at
+each entry by itself: no table names a frame of another domain, none maps writable what is not
+ordinary memory, none has a bit that Xen refuses, none shows a table of its own level writable, and
+Xen's slots hold what Xen put there. A difference is a bug of ours, and never an answer to a guest.
+
+Whole tables and whole columns are taken at once (numpy): a machine of 512 MB takes some 50 ms.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from hypervisor.mm.entries import LEVEL_OF, TYPE_OF_LEVEL
+import numpy as np
+import numpy.typing as npt
+
+from hypervisor.mm.entries import LEVEL_OF
 from hypervisor.mm.frames import (
     ALLOCATED,
     OWNER_FREE,
@@ -26,9 +30,11 @@ from hypervisor.mm.frames import (
     FrameType,
 )
 from hypervisor.mm.pagetables import PageTables
-from hypervisor.x86.paging import PAGE_SHIFT, PTE_A, PTE_D, PTE_P, PTE_RW, pte_mfn
+from hypervisor.x86.paging import PAGE_SHIFT, PTE_A, PTE_D, PTE_FRAME, PTE_P, PTE_RW
 
 _MOST_SHOWN: Final = 20
+
+Column = npt.NDArray[Any]
 
 
 class AuditError(Exception):
@@ -61,14 +67,17 @@ class _Audit:
 
     def __init__(self, frames: FrameTable) -> None:
         self.frames = frames
-        self.refs: Counter[int] = Counter()
-        self.types: Counter[int] = Counter()
         self.problems: list[str] = []
-        for mfn, owner in enumerate(frames.owner):
-            if owner not in (OWNER_FREE, OWNER_XEN):
-                pinned = bool(frames.flags[mfn] & PINNED)
-                self.refs[mfn] += bool(frames.flags[mfn] & ALLOCATED) + pinned
-                self.types[mfn] += pinned
+        self.owner = np.frombuffer(frames.owner, dtype=np.uint16)
+        self.type = np.frombuffer(frames.type, dtype=np.uint8)
+        self.flags = np.frombuffer(frames.flags, dtype=np.uint8)
+        self.type_count = np.frombuffer(frames.type_count, dtype=np.uint32)
+        self.ref_count = np.frombuffer(frames.ref_count, dtype=np.uint32)
+        is_owned = (self.owner != OWNER_FREE) & (self.owner != OWNER_XEN)
+        pinned = is_owned & (self.flags & PINNED != 0)
+        allocated = is_owned & (self.flags & ALLOCATED != 0)
+        self.types = pinned.astype(np.int64)
+        self.refs = self.types + allocated
 
     def count_subject(self, subject: AuditSubject) -> None:
         """All that a domain holds, and all that its tables name."""
@@ -80,84 +89,101 @@ class _Audit:
         for mfn in subject.lent:
             self.refs[mfn] += 1
             self.types[mfn] += 1
-        domid = subject.tables.domid
-        for mfn, owner in enumerate(self.frames.owner):
-            if owner == domid and self.frames.type_count[mfn]:
-                kind = FrameType(self.frames.type[mfn])
-                if kind in LEVEL_OF:
-                    self._count_table(subject, mfn, kind)
+        in_use = (self.owner == subject.tables.domid) & (self.type_count != 0)
+        for kind in map(FrameType, LEVEL_OF):
+            for mfn in np.flatnonzero(in_use & (self.type == kind)).tolist():
+                self._count_table(subject, mfn, kind)
 
+    # --- one table -------------------------------------------------------------------------
     def _count_table(self, subject: AuditSubject, mfn: int, kind: FrameType) -> None:
         tables = subject.tables
         level = LEVEL_OF[kind]
-        for slot, entry in _entries(tables, mfn, kind):
-            target = pte_mfn(entry)
-            self.refs[target] += 1
-            self.types[target] += level > 1 or bool(entry & PTE_RW)
-            where = f"slot {slot} of {kind.name} table mfn {mfn:#x} of d{tables.domid}"
-            if not self._may_name(subject, target, level):
-                self.problems.append(f"{where} names {self.frames.describe(target)}")
-            elif not self._is_type_right(entry, level, target):
-                self.problems.append(f"{where} is {entry:#x}, but {self.frames.describe(target)}")
-            if entry & tables.disallowed[level]:
-                self.problems.append(f"{where} is {entry:#x}: bits that are not allowed")
+        slots, entries = _present(tables, mfn, kind)
+        targets = (entries & PTE_FRAME) >> PAGE_SHIFT
+        is_writable = entries & PTE_RW != 0
+        is_inside = targets < self.frames.nr_frames
+        known = np.where(is_inside, targets, 0).astype(np.int64)
+        is_linear = (level > 1) & np.isin(self.type[known], _types_of(level))
+        holds = is_inside & ~(is_linear & (targets == mfn))  # of itself a table holds nothing
+        np.add.at(self.refs, known[holds], 1)
+        np.add.at(self.types, known[holds & (is_writable | (level > 1))], 1)
+        is_named_right = is_inside & self._may_name(subject, known, level)
+        if level == 1:
+            is_type_right = ~is_writable | (self.type[known] == FrameType.WRITABLE)
+        else:
+            is_type_right = np.isin(self.type[known], _types_of(level - 1)) & ~is_linear
+            is_type_right |= is_linear & ~is_writable
+        is_allowed = entries & np.uint64(tables.disallowed[level]) == 0
+        for at in np.flatnonzero(~(is_named_right & is_type_right & is_allowed)).tolist():
+            self._complain_of_entry(tables, mfn, kind, int(slots[at]), int(entries[at]))
         if not _xen_slots_intact(tables, mfn, kind):
             self._complain(mfn, "but Xen's slots are not what Xen put there")
 
-    def _may_name(self, subject: AuditSubject, target: int, level: int) -> bool:
-        if target >= self.frames.nr_frames:
-            return False
-        owner = self.frames.owner[target]
-        if owner == subject.tables.domid:
-            return True
-        return level == 1 and subject.may_map_others and owner not in (OWNER_FREE, OWNER_XEN)
+    def _may_name(self, subject: AuditSubject, targets: Column, level: int) -> Column:
+        owners = self.owner[targets]
+        may: Column = owners == subject.tables.domid
+        if level == 1 and subject.may_map_others:
+            may = may | ((owners != OWNER_FREE) & (owners != OWNER_XEN))
+        return may
 
-    def _is_type_right(self, entry: int, level: int, target: int) -> bool:
-        kind = self.frames.type[target]
-        if level == 1:
-            return not entry & PTE_RW or kind == FrameType.WRITABLE
-        return kind == TYPE_OF_LEVEL[level - 1] or (level == 3 and kind == FrameType.XEN_L2)
+    def _complain_of_entry(
+        self, tables: PageTables, mfn: int, kind: FrameType, slot: int, entry: int
+    ) -> None:
+        where = f"slot {slot} of {kind.name} table mfn {mfn:#x} of d{tables.domid}"
+        bad = entry & tables.disallowed[LEVEL_OF[kind]]
+        target = (entry & PTE_FRAME) >> PAGE_SHIFT
+        if bad:
+            self.problems.append(f"{where} is {entry:#x}: bits that are not allowed")
+        else:
+            self.problems.append(f"{where} is {entry:#x}, and names {self.frames.describe(target)}")
 
+    # --- the whole ---------------------------------------------------------------------------
     def compare(self) -> None:
         """The counts that are against those that should be."""
-        frames = self.frames
-        for mfn in range(frames.nr_frames):
-            if frames.owner[mfn] == OWNER_XEN:
-                continue
-            refs, types = self.refs[mfn], self.types[mfn]
-            if (refs, types) != (frames.ref_count[mfn], frames.type_count[mfn]):
-                self._complain(mfn, f"but {refs} references and {types} uses exist")
-            is_validated = bool(frames.flags[mfn] & VALIDATED)
-            should_be = bool(types) and FrameType(frames.type[mfn]) in VALIDATED_TYPES
-            if is_validated != should_be:
-                self._complain(mfn, f"and VALIDATED is {is_validated}")
+        is_xens = self.owner == OWNER_XEN
+        is_right = (self.refs == self.ref_count) & (self.types == self.type_count)
+        for mfn in np.flatnonzero(~is_right & ~is_xens).tolist():
+            self._complain(mfn, f"but {self.refs[mfn]} references and {self.types[mfn]} uses exist")
+        is_validated = self.flags & VALIDATED != 0
+        should_be = (self.types > 0) & np.isin(self.type, [int(kind) for kind in VALIDATED_TYPES])
+        for mfn in np.flatnonzero((is_validated != should_be) & ~is_xens).tolist():
+            self._complain(mfn, f"and VALIDATED is {bool(is_validated[mfn])}")
 
     def check_free(self) -> None:
-        """What belongs to nobody is on the free list, once, and empty."""
+        """What belongs to nobody is on the free list, once, and without marks."""
         frames = self.frames
-        ownerless = [mfn for mfn in range(1, frames.nr_frames) if frames.owner[mfn] == OWNER_FREE]
+        ownerless = [int(mfn) for mfn in np.flatnonzero(self.owner == OWNER_FREE) if mfn]
         if sorted(frames.free_list()) != ownerless:
             self.problems.append(
                 f"{len(ownerless)} frames belong to nobody, {frames.nr_free} are on the free list"
             )
-        for mfn in ownerless:
-            if frames.flags[mfn]:
-                self._complain(mfn, f"but its flags are {frames.flags[mfn]:#x}")
+        for mfn in np.flatnonzero((self.owner == OWNER_FREE) & (self.flags != 0)).tolist():
+            self._complain(mfn, f"but its flags are {frames.flags[mfn]:#x}")
 
     def _complain(self, mfn: int, what: str) -> None:
         self.problems.append(f"{self.frames.describe(mfn)}, {what}")
 
 
-def _entries(tables: PageTables, mfn: int, kind: FrameType) -> Iterator[tuple[int, int]]:
-    """Present entries of a table in the guest's slots, with their slots."""
+def _types_of(level: int) -> list[int]:
+    """The types of a table of `level`."""
+    return [int(kind) for kind in LEVEL_OF if LEVEL_OF[kind] == level]
+
+
+def _words(tables: PageTables, mfn: int) -> Column:
     size = tables.mode.entry_bytes
+    raw = tables.frames.memory.frame(mfn)
+    return np.frombuffer(raw, dtype=np.uint32 if size == 4 else np.uint64).astype(np.uint64)
+
+
+def _present(tables: PageTables, mfn: int, kind: FrameType) -> tuple[Column, Column]:
+    """The guest's slots of a table that are present, and their entries."""
+    words = _words(tables, mfn)[: tables.mode.slots[LEVEL_OF[kind]]]
+    is_present = words & PTE_P != 0
     xen = tables.xen_slots
-    for slot in range(tables.mode.slots[LEVEL_OF[kind]]):
-        if kind == xen.table and xen.first <= slot < xen.end:
-            continue
-        entry = tables.read_entry((mfn << PAGE_SHIFT) + slot * size)
-        if entry & PTE_P:
-            yield slot, entry
+    if kind == xen.table:
+        is_present[xen.first : xen.end] = False
+    slots = np.flatnonzero(is_present)
+    return slots, words[slots]
 
 
 def _xen_slots_intact(tables: PageTables, mfn: int, kind: FrameType) -> bool:
@@ -166,10 +192,6 @@ def _xen_slots_intact(tables: PageTables, mfn: int, kind: FrameType) -> bool:
     if kind != xen.table:
         return True
     size = tables.mode.entry_bytes
-    start = (mfn << PAGE_SHIFT) + xen.first * size
-    for at in range(0, len(xen.entries), size):
-        is_now = tables.read_entry(start + at)
-        was = int.from_bytes(xen.entries[at : at + size], "little")
-        if (is_now ^ was) & ~(PTE_A | PTE_D):
-            return False
-    return True
+    was = np.frombuffer(xen.entries, dtype=np.uint32 if size == 4 else np.uint64)
+    differences = (_words(tables, mfn)[xen.first : xen.end] ^ was) & ~np.uint64(PTE_A | PTE_D)
+    return not differences.any()

@@ -8,6 +8,7 @@ in here reserves them (SDM 3A table 4-11).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from hypervisor.abi.width import Width
@@ -59,13 +60,14 @@ DISALLOWED: Final[dict[Width, tuple[int, ...]]] = {
     ),
 }
 
-#: Bits of a leaf that may change without its references changing.
-_CHEAP_BITS: Final = PTE_NX | _AVAIL_HIGH | PTE_AVAIL | PTE_G | PTE_D | PTE_A | PTE_US
+#: Bits of an entry that may change without its references changing (FASTPATH_FLAG_WHITELIST). RW
+#: is none of them above the leaf either: a linear entry must not be writable.
+CHEAP_BITS: Final = PTE_NX | _AVAIL_HIGH | PTE_AVAIL | PTE_G | PTE_D | PTE_A | PTE_US
 
 #: The frame number with all bits set: what a guest's "no frame" looks like in an entry.
 INVALID_PTE_MFN: Final = PTE_FRAME >> 12
 
-LEVEL_OF: Final = {
+LEVEL_OF: Final[Mapping[int, int]] = {
     FrameType.L1: 1,
     FrameType.L2: 2,
     FrameType.XEN_L2: 2,
@@ -92,10 +94,3 @@ def adjusted(width: Width, level: int, entry: int) -> int:
     if level == 3:
         return entry | PTE_US | PTE_RW
     return entry
-
-
-def same_references(level: int, old: int, new: int) -> bool:
-    """Whether replacing `old` by `new` changes no count (both are present)."""
-    if level > 1:
-        return not (old ^ new) & PTE_FRAME
-    return not (old ^ new) & ~_CHEAP_BITS

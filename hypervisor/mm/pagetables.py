@@ -1,47 +1,37 @@
 """Direct paging: the guest's own tables are what the MMU walks, so every entry is checked first.
 
-A table is *validated* when its first type reference is taken: each present entry takes a reference
-on the frame it names (and a type reference: WRITABLE for a writable leaf, the next lower table type
-above). While a table is validated no entry of it changes but through `update_entry`, because no
-writable mapping of it can exist. When the last type reference goes, all entries give theirs back.
-
-Both can mean work on every table below, so both can stop half way, between tables, when a
-hypercall has used up its `budget`: validating raises OutOfBudget, and the tables done so far
-stay held in `kept` until the same operation has been tried again; giving back leaves the rest in
-`doomed`, for `reap`. So no table is ever half validated. (Xen keeps its progress in the tables
-instead, as PGT_partial, and in old_guest_table.)
+A table is *validated* when its first type reference is taken (page_types): each present entry takes
+a reference on the frame it names, and a type reference: WRITABLE for a writable leaf, the next
+lower table type above. While a table is validated no entry of it changes but through
+`update_entry`, because no writable mapping of it can exist. When the last type reference goes, all
+entries give theirs back.
 
 Rules and error numbers are those of Xen 4.17's arch/x86/mm.c (get_page_from_l1e, promote_l2_table,
-mod_l1_entry and neighbours). Not here yet: linear page tables.
+mod_l1_entry and neighbours). Where many entries are to be looked at, `bulk` does the same with
+array operations.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeVarTuple
+from typing import Final
 
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.width import Width
 from hypervisor.mm.descriptors import check_page
 from hypervisor.mm.entries import (
+    CHEAP_BITS,
     DISALLOWED,
     INVALID_PTE_MFN,
     LEVEL_OF,
     PAGING_MODE,
     TYPE_OF_LEVEL,
     adjusted,
-    same_references,
 )
-from hypervisor.mm.frames import (
-    PINNED,
-    VALIDATED,
-    VALIDATED_TYPES,
-    FrameTable,
-    FrameType,
-)
+from hypervisor.mm.frames import VALIDATED, FrameTable, FrameType
+from hypervisor.mm.linear import LinearUses
+from hypervisor.mm.page_types import UNLIMITED, OutOfBudget, PageTypes
 from hypervisor.x86.paging import (
     PAE,
     PAGE_SHIFT,
@@ -53,14 +43,13 @@ from hypervisor.x86.paging import (
     PagingMode,
 )
 
-_Args = TypeVarTuple("_Args")
-UNLIMITED: Final = sys.maxsize
+__all__ = ["UNLIMITED", "OutOfBudget", "PageTables", "XenSlots"]
+
 _PAE_XEN_SLOT: Final = 3  # of a PAE L3: names the L2 with Xen's slots
 _MFN_4GIB: Final = 1 << 20
-
-
-class OutOfBudget(Exception):
-    """The budget is used up; nothing has changed but `kept`. To be tried again, not a refusal."""
+_L1: Final = int(FrameType.L1)
+_WRITABLE: Final = int(FrameType.WRITABLE)
+_ACCESSED_DIRTY: Final = PTE_A | PTE_D
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,143 +62,29 @@ class XenSlots:
     entries: bytes  # raw, for slots [first, end)
 
 
-class PageTables:
+class PageTables(PageTypes):
     """One domain's page tables: validates, changes and releases them."""
 
     def __init__(self, frames: FrameTable, width: Width, domid: int, xen_slots: XenSlots) -> None:
-        self.frames = frames
+        super().__init__(frames, domid)
         self.width = width
-        self.domid = domid
         self.mode: PagingMode = PAGING_MODE[width]
         self.xen_slots = xen_slots
         self.disallowed = DISALLOWED[width]
-        self.budget = UNLIMITED  # entries that may still be looked at before OutOfBudget
-        self.kept: dict[int, list[int]] = {}  # tables held for a retry, by who will retry
-        self.doomed: list[int] = []  # tables whose references are still to be given back
-        self._keep: list[int] = []  # being collected while OutOfBudget unwinds
+        self.linear = LinearUses()
+        self.extended_cr3 = False  # PAE: L3 tables may lie above 4 GiB
         memory = frames.memory
         self._words = memory.u32 if self.mode.entry_bytes == 4 else memory.u64
         self._shift = self.mode.entry_shift
+        self._leaf_disallowed = self.disallowed[1]
+        self._is_64 = width.is_64
 
     @property
     def root_type(self) -> FrameType:
         """The type of a top-level table."""
         return TYPE_OF_LEVEL[self.mode.levels]
 
-    # --- types -------------------------------------------------------------------
-    def get_page_type(self, mfn: int, want: FrameType) -> None:
-        """Hold one more type reference on `mfn`, its contents validated as `want`.
-
-        Raises XenError if it is in use as another type, or if an entry is refused; nothing has
-        changed then.
-        """
-        frames = self.frames
-        if frames.type_count[mfn]:
-            if frames.type[mfn] != want:
-                raise XenError(Errno.EINVAL, f"{frames.describe(mfn)}; not usable as {want.name}")
-            frames.type_count[mfn] += 1
-            return
-        before = frames.type[mfn]
-        if before != want:
-            frames.settle(mfn)
-            frames.type[mfn] = want
-        frames.type_count[mfn] = 1  # from here on nothing met while validating can retype it
-        if want in VALIDATED_TYPES:
-            try:
-                self._validate(mfn, want)
-            except (XenError, OutOfBudget):
-                frames.type_count[mfn] = 0
-                frames.type[mfn] = before
-                raise
-            frames.flags[mfn] |= VALIDATED
-
-    def put_page_type(self, mfn: int) -> None:
-        """Drop one type reference; the last one releases what the contents hold."""
-        frames = self.frames
-        count = frames.type_count[mfn] - 1
-        assert count >= 0, f"mfn {mfn:#x}: type count underflow"
-        if count == 0:
-            frames.stamp[mfn] = frames.epoch
-            if frames.flags[mfn] & VALIDATED:
-                frames.flags[mfn] &= ~VALIDATED
-                self._invalidate(mfn, FrameType(frames.type[mfn]))
-        frames.type_count[mfn] = count
-
-    def get_page_and_type(self, mfn: int, want: FrameType) -> None:
-        """Hold a general and a type reference on a frame of this domain."""
-        self.frames.get_page(mfn, self.domid)
-        try:
-            self.get_page_type(mfn, want)
-        except (XenError, OutOfBudget):
-            self.frames.put_page(mfn)
-            raise
-
-    def put_page_and_type(self, mfn: int) -> None:
-        """The opposite of get_page_and_type."""
-        self.put_page_type(mfn)
-        self.frames.put_page(mfn)
-
-    # --- work in pieces --------------------------------------------------------------
-    def retryable(self, who: int, operation: Callable[[*_Args], None], *args: *_Args) -> None:
-        """Do `operation`; if it is OutOfBudget, what it validated stays held for `who` tries again.
-
-        What was kept from the time before is let go after the new attempt, which therefore found
-        it validated.
-        """
-        before = self.kept.pop(who, [])
-        self._keep = []
-        try:
-            operation(*args)
-        except OutOfBudget:
-            self.kept[who] = self._keep
-            raise
-        finally:
-            self.doomed += before
-            if before:
-                self.reap()
-
-    def reap(self) -> bool:
-        """Give back what is doomed as far as the budget goes; True when nothing is left."""
-        while self.doomed and self.budget > 0:
-            self.budget -= 1
-            self.put_page_and_type(self.doomed.pop())
-        return not self.doomed
-
-    def abandon(self) -> None:
-        """Nobody will try anything again: the domain ends."""
-        for held in self.kept.values():
-            self.doomed += held
-        self.kept.clear()
-        self.budget = UNLIMITED
-        self.reap()
-
-    # --- pins --------------------------------------------------------------------
-    def pin(self, mfn: int, want: FrameType) -> None:
-        """Keep `mfn` validated as `want` until `unpin` (MMUEXT_PIN_L*_TABLE)."""
-        self.get_page_and_type(mfn, want)
-        if self.frames.flags[mfn] & PINNED:
-            self.put_page_and_type(mfn)
-            raise XenError(Errno.EINVAL, f"{self.frames.describe(mfn)}; pinned already")
-        self.frames.flags[mfn] |= PINNED
-
-    def unpin(self, mfn: int) -> None:
-        """Give up a pin (MMUEXT_UNPIN_TABLE)."""
-        frames = self.frames
-        if mfn >= frames.nr_frames or frames.owner[mfn] != self.domid:
-            raise XenError(Errno.EINVAL, f"mfn {mfn:#x} {frames.whose(mfn)}, not d{self.domid}'s")
-        if not frames.flags[mfn] & PINNED:
-            raise XenError(Errno.EINVAL, f"{frames.describe(mfn)}; not pinned")
-        frames.flags[mfn] &= ~PINNED
-        self.put_page_and_type(mfn)
-
     # --- entries -----------------------------------------------------------------
-    def entry_type(self, mfn: int) -> FrameType:
-        """The table type that `mfn` is held as; NONE when it is no table at the moment."""
-        if self.frames.type_count[mfn] == 0:
-            return FrameType.NONE
-        kind = FrameType(self.frames.type[mfn])
-        return kind if kind in LEVEL_OF else FrameType.NONE
-
     def read_entry(self, maddr: int) -> int:
         """The entry at a machine address."""
         return self._words[maddr >> self._shift]
@@ -222,33 +97,74 @@ class PageTables:
         `owner` is whose frames a leaf may name: this domain's unless privilege says otherwise.
         Raises XenError and changes nothing if the new entry is refused.
         """
-        mfn = maddr >> PAGE_SHIFT
-        kind = FrameType(self.frames.type[mfn])
-        level = LEVEL_OF[kind]
-        slot = (maddr & 0xFFF) >> self._shift
-        if level > 1:
-            self._refuse_private_slot(kind, slot)
+        kind = self.frames.type[maddr >> PAGE_SHIFT]
+        if kind == _L1:
+            keep = _ACCESSED_DIRTY if preserve_ad else 0
+            self.update_leaf(maddr, new, self.domid if owner is None else owner, keep)
+        else:
+            self._update_table_entry(maddr, FrameType(kind), new, preserve_ad=preserve_ad)
+
+    def update_leaf(self, maddr: int, new: int, owner: int, keep: int = 0) -> None:
+        """The same for an entry of a leaf table (mod_l1_entry); bits of the old one in `keep` stay.
+
+        Bits that matter to nobody but the guest change without a look at the frame.
+        """
         words = self._words
         idx = maddr >> self._shift
         old = words[idx]
         if new & PTE_P:
-            new = self._changed(level, slot, old, new, self.domid if owner is None else owner)
-        if preserve_ad:
-            new |= words[idx] & (PTE_A | PTE_D)
-        words[idx] = new
-        if old & PTE_P and not (new & PTE_P and same_references(level, old, new)):
-            self._put_entry(level, old)
+            if new & self._leaf_disallowed:
+                self._refuse_bits(1, new)
+            if old & PTE_P and not (old ^ new) & ~CHEAP_BITS:
+                words[idx] = self._adjusted_leaf(new) | old & keep
+                return
+            self._get_leaf(new, owner)
+            new = self._adjusted_leaf(new)
+        words[idx] = new | old & keep
+        if old & PTE_P:
+            self._put_leaf(old)
 
-    def _changed(self, level: int, slot: int, old: int, new: int, owner: int) -> int:
-        """`new`, checked, with references taken where it differs from `old`, and fixed up."""
-        if new & self.disallowed[level]:
-            raise XenError(
-                Errno.EINVAL,
-                f"l{level}e {new:#x}: bits {new & self.disallowed[level]:#x} are not allowed",
-            )
-        if not (old & PTE_P and same_references(level, old, new)):
-            self._get_entry(level, slot, new, owner)
-        return adjusted(self.width, level, new)
+    def write_entry(self, maddr: int, new: int) -> None:
+        """The same for a plain store by the guest: it may name frames of its own domain only, even
+        if nothing but a bit changes (ptwr_emulated_update)."""
+        idx = maddr >> self._shift
+        old = self._words[idx]
+        if new & PTE_P:
+            if new & self._leaf_disallowed:
+                self._refuse_bits(1, new)
+            self._get_leaf(new, self.domid)
+            new = self._adjusted_leaf(new)
+        self._words[idx] = new
+        if old & PTE_P:
+            self._put_leaf(old)
+
+    def _update_table_entry(
+        self, maddr: int, kind: FrameType, new: int, *, preserve_ad: bool
+    ) -> None:
+        """An entry that names a table (mod_l2_entry to mod_l4_entry)."""
+        level = LEVEL_OF[kind]
+        mfn = maddr >> PAGE_SHIFT
+        self._refuse_private_slot(kind, (maddr & 0xFFF) >> self._shift)
+        words = self._words
+        idx = maddr >> self._shift
+        old = words[idx]
+        keeps_references = False
+        if new & PTE_P:
+            if new & self.disallowed[level]:
+                self._refuse_bits(level, new)
+            new = adjusted(self.width, level, new)
+            keeps_references = bool(old & PTE_P) and not (old ^ new) & ~CHEAP_BITS
+            if not keeps_references:
+                self._get_table(level, mfn, new)
+        if preserve_ad:
+            new |= words[idx] & _ACCESSED_DIRTY
+        words[idx] = new
+        if old & PTE_P and not keeps_references:
+            self._put_table(mfn, old)
+
+    def _refuse_bits(self, level: int, entry: int) -> None:
+        bits = entry & self.disallowed[level]
+        raise XenError(Errno.EINVAL, f"l{level}e {entry:#x}: bits {bits:#x} are not allowed")
 
     def _refuse_private_slot(self, kind: FrameType, slot: int) -> None:
         xen = self.xen_slots
@@ -258,31 +174,90 @@ class PageTables:
         if kind == FrameType.L3 and self.mode is PAE and slot >= _PAE_XEN_SLOT:
             raise XenError(Errno.EINVAL, f"slot {slot} of a PAE L3 table cannot change")
 
-    def _get_entry(self, level: int, slot: int, entry: int, owner: int) -> None:
-        """Take the references of a present, allowed entry."""
-        mfn = (entry & PTE_FRAME) >> PAGE_SHIFT
-        if level == 1:
-            self._get_leaf(mfn, entry, owner)
-        elif level == 3 and slot == _PAE_XEN_SLOT and self.mode is PAE:
-            self._get_xen_l2(mfn)
-        else:
-            self.get_page_and_type(mfn, TYPE_OF_LEVEL[level - 1])
+    # --- what leaves hold ----------------------------------------------------------
+    def _adjusted_leaf(self, entry: int) -> int:
+        return adjusted(self.width, 1, entry) if self._is_64 else entry
 
-    def _get_leaf(self, mfn: int, entry: int, owner: int) -> None:
-        """Take the references of a leaf (get_page_from_l1e)."""
+    def _get_leaf(self, entry: int, owner: int) -> None:
+        """Take the references of a present leaf (get_page_from_l1e)."""
+        frames = self.frames
+        mfn = (entry & PTE_FRAME) >> PAGE_SHIFT
+        if mfn >= frames.nr_frames or frames.owner[mfn] != owner:
+            self._refuse_frame(mfn, owner)
+        if entry & PTE_RW:
+            if frames.type[mfn] == _WRITABLE and frames.type_count[mfn]:
+                frames.type_count[mfn] += 1
+            else:
+                self._get_writable(mfn)
+        frames.ref_count[mfn] += 1
+
+    def _get_writable(self, mfn: int) -> None:
+        try:
+            self.get_page_type(mfn, FrameType.WRITABLE)
+        except XenError as refusal:
+            raise XenError(Errno.EBUSY, f"{refusal.why}; cannot map it writable") from None
+
+    def _refuse_frame(self, mfn: int, owner: int) -> None:
         frames = self.frames
         if mfn >= frames.nr_frames:  # would be a device's
             errno = Errno.EINVAL if mfn == INVALID_PTE_MFN else Errno.EPERM
             raise XenError(errno, f"mfn {mfn:#x} {frames.whose(mfn)}")
-        if frames.owner[mfn] != owner:
-            raise XenError(Errno.EBUSY, f"mfn {mfn:#x} {frames.whose(mfn)}, not d{owner}'s")
-        frames.get_page(mfn, owner)
+        raise XenError(Errno.EBUSY, f"mfn {mfn:#x} {frames.whose(mfn)}, not d{owner}'s")
+
+    def _put_leaf(self, entry: int) -> None:
+        """Give back what a present leaf held."""
+        frames = self.frames
+        mfn = (entry & PTE_FRAME) >> PAGE_SHIFT
+        frames.stamp[mfn] = frames.epoch
         if entry & PTE_RW:
-            try:
-                self.get_page_type(mfn, FrameType.WRITABLE)
-            except XenError as refusal:
-                frames.put_page(mfn)
-                raise XenError(Errno.EBUSY, f"{refusal.why}; cannot map it writable") from None
+            frames.type_count[mfn] -= 1
+        count = frames.ref_count[mfn] - 1
+        if count:
+            frames.ref_count[mfn] = count
+        else:
+            frames.put_page(mfn)
+
+    # --- what entries of the levels above hold --------------------------------------
+    def _get_table(self, level: int, table: int, entry: int) -> None:
+        """Take the references of a present entry of `table`, which is of `level`."""
+        named = (entry & PTE_FRAME) >> PAGE_SHIFT
+        try:
+            self.get_page_and_type(named, TYPE_OF_LEVEL[level - 1])
+        except XenError as refusal:
+            if refusal.errno is not Errno.EINVAL or (level == 3 and self.mode is PAE):
+                raise
+            if not self._get_linear(level, table, named, entry):
+                raise
+
+    def _get_linear(self, level: int, table: int, named: int, entry: int) -> bool:
+        """Whether `named` is another table of the same level, or the same, and may be named."""
+        frames = self.frames
+        if entry & PTE_RW:
+            return False
+        if named == table:
+            return True
+        if named >= frames.nr_frames or frames.owner[named] != self.domid:
+            return False
+        is_same_level = LEVEL_OF.get(frames.type[named]) == level
+        if not (is_same_level and frames.flags[named] & VALIDATED):
+            return False
+        self.linear.add(table, named)
+        frames.get_page(named, self.domid)
+        frames.type_count[named] += 1
+        return True
+
+    def _put_table(self, table: int, entry: int) -> None:
+        """Give back what a present entry of `table` held; work that is too much is for `reap`."""
+        named = (entry & PTE_FRAME) >> PAGE_SHIFT
+        if named == table:
+            return
+        kinds = self.frames.type
+        if LEVEL_OF[kinds[named]] == LEVEL_OF[kinds[table]]:
+            self.linear.remove(table, named)
+        if self.budget > 0:
+            self.put_page_and_type(named)
+        else:
+            self.doomed.append(named)
 
     def _get_xen_l2(self, mfn: int) -> None:
         """The L2 that holds Xen's slots belongs to one L3 alone (pae_xen_mappings_check)."""
@@ -291,25 +266,10 @@ class PageTables:
             self.put_page_and_type(mfn)
             raise XenError(Errno.EINVAL, f"mfn {mfn:#x} is slot 3 of another L3 table already")
 
-    def _put_entry(self, level: int, entry: int) -> None:
-        """Give back what a present entry held."""
-        mfn = (entry & PTE_FRAME) >> PAGE_SHIFT
-        if level > 1:
-            if self.budget > 0:
-                self.put_page_and_type(mfn)
-            else:
-                self.doomed.append(mfn)
-            return
-        self.frames.stamp[mfn] = self.frames.epoch
-        if entry & PTE_RW:
-            self.put_page_type(mfn)
-        self.frames.put_page(mfn)
-
     # --- whole tables --------------------------------------------------------------
-    def _present(self, mfn: int, kind: FrameType) -> list[tuple[int, int]]:
-        """The guest's slots of a table that are present, with their entries; charges the budget."""
+    def present_entries(self, mfn: int, kind: FrameType) -> list[tuple[int, int]]:
+        """The guest's slots of a table that are present, with their entries."""
         nr = self.mode.slots[LEVEL_OF[kind]]
-        self.budget -= nr
         first = mfn << PAGE_SHIFT >> self._shift
         found = [
             (slot, entry)
@@ -322,35 +282,74 @@ class PageTables:
         return found
 
     def _validate(self, mfn: int, kind: FrameType) -> None:
-        """Take the references of all entries, or of none."""
         if kind == FrameType.SEGDESC:
             check_page(self.frames.memory, self.width, mfn)
             return
+        self.budget -= self.mode.slots[LEVEL_OF[kind]]
+        entries = self.present_entries(mfn, kind)
+        if kind == FrameType.L1:
+            self._validate_leaves(mfn, entries)
+        else:
+            self._validate_table(mfn, kind, entries)
+            self._fill_xen_slots(mfn, kind)
+
+    def _validate_leaves(self, mfn: int, entries: list[tuple[int, int]]) -> None:
+        words = self._words
+        first = mfn << PAGE_SHIFT >> self._shift
+        done = 0
+        try:
+            for slot, entry in entries:
+                if entry & self._leaf_disallowed:
+                    self._refuse_bits(1, entry)
+                self._get_leaf(entry, self.domid)
+                words[first + slot] = self._adjusted_leaf(entry)
+                done += 1
+        except XenError:
+            for _, entry in entries[:done]:
+                self._put_leaf(entry)
+            raise
+
+    def _validate_table(self, mfn: int, kind: FrameType, entries: list[tuple[int, int]]) -> None:
         level = LEVEL_OF[kind]
         words = self._words
         first = mfn << PAGE_SHIFT >> self._shift
-        entries = self._present(mfn, kind)
-        if level == 3 and self.mode is PAE:
+        is_pae_l3 = level == 3 and self.mode is PAE
+        if is_pae_l3:
             self._check_pae_l3(mfn, entries)
         done = 0
         try:
             for slot, entry in entries:
-                if level > 1 and self.budget <= 0:
+                if self.budget <= 0:
                     raise OutOfBudget
-                words[first + slot] = self._changed(level, slot, 0, entry, self.domid)
+                if entry & self.disallowed[level]:
+                    self._refuse_bits(level, entry)
+                if is_pae_l3 and slot == _PAE_XEN_SLOT:
+                    self._get_xen_l2((entry & PTE_FRAME) >> PAGE_SHIFT)
+                else:
+                    self._get_table(level, mfn, entry)
+                words[first + slot] = adjusted(self.width, level, entry)
                 done += 1
         except XenError:
             for _, entry in entries[:done]:
-                self._put_entry(level, entry)
+                self._put_table(mfn, entry)
             raise
         except OutOfBudget:
-            self._keep += [(entry & PTE_FRAME) >> PAGE_SHIFT for _, entry in entries[:done]]
+            for _, entry in entries[:done]:
+                self._keep_table(mfn, entry)
             raise
-        self._fill_xen_slots(mfn, kind)
+
+    def _keep_table(self, table: int, entry: int) -> None:
+        """What was held by an entry is held for a retry instead; a linear one is simply put."""
+        named = (entry & PTE_FRAME) >> PAGE_SHIFT
+        kinds = self.frames.type
+        if LEVEL_OF[kinds[named]] == LEVEL_OF[kinds[table]]:
+            self._put_table(table, entry)
+        else:
+            self._keep.append(named)
 
     def _check_pae_l3(self, mfn: int, entries: list[tuple[int, int]]) -> None:
         """CR3 has 32 bits there, and slot 3 leads to Xen's region (promote_l3_table)."""
-        if mfn >= _MFN_4GIB:
+        if mfn >= _MFN_4GIB and not self.extended_cr3:
             raise XenError(Errno.ERANGE, f"mfn {mfn:#x}: a PAE L3 table must lie below 4 GiB")
         if all(slot != _PAE_XEN_SLOT for slot, _ in entries):
             raise XenError(Errno.EINVAL, f"mfn {mfn:#x}: L3[3] must be present")
@@ -364,9 +363,13 @@ class PageTables:
             frame[4 * size :] = bytes(len(frame) - 4 * size)
 
     def _invalidate(self, mfn: int, kind: FrameType) -> None:
-        """Give back the references of all entries."""
         if kind == FrameType.SEGDESC:
             return
-        level = LEVEL_OF[kind]
-        for _, entry in self._present(mfn, kind):
-            self._put_entry(level, entry)
+        self.budget -= self.mode.slots[LEVEL_OF[kind]]
+        entries = self.present_entries(mfn, kind)
+        if kind == FrameType.L1:
+            for _, entry in entries:
+                self._put_leaf(entry)
+        else:
+            for _, entry in entries:
+                self._put_table(mfn, entry)

@@ -132,6 +132,49 @@ def _quick_64(memory: MachineMemory, levels: int) -> QuickWalk:
     return quick
 
 
+#: (cr3, vaddr) to the machine address of its leaf entry; None where there is no leaf table.
+FindLeaf = Callable[[int, int], "int | None"]
+
+
+def leaf_finder(memory: MachineMemory, mode: PagingMode) -> FindLeaf:
+    """Finds the entry that maps a page, whatever it and those above allow: what Xen reads through
+    its linear map of the page tables (guest_get_eff_l1e, map_guest_l1e)."""
+    return _leaf_legacy(memory) if mode.levels == 2 else _leaf_64(memory, mode.levels)
+
+
+def _leaf_legacy(memory: MachineMemory) -> FindLeaf:
+    u32, size = memory.u32, memory.size_bytes
+
+    def find(cr3: int, vaddr: int) -> int | None:
+        entry = u32[(cr3 & 0xFFFF_F000) + (vaddr >> 20 & 0xFFC) >> 2]
+        if entry & (PTE_P | PTE_PSE) != PTE_P or entry >= size:
+            return None
+        return (entry & 0xFFFF_F000) + (vaddr >> 10 & 0xFFC)
+
+    return find
+
+
+def _leaf_64(memory: MachineMemory, levels: int) -> FindLeaf:
+    u64, size = memory.u64, memory.size_bytes
+
+    def find(cr3: int, vaddr: int) -> int | None:
+        if levels == 3:
+            entry = u64[(cr3 & 0xFFFF_FFE0) + (vaddr >> 27 & 0x18) >> 3]
+        else:
+            entry = u64[(cr3 & PTE_FRAME) + (vaddr >> 36 & 0xFF8) >> 3]
+            if not entry & PTE_P or entry & PTE_FRAME >= size:
+                return None
+            entry = u64[(entry & PTE_FRAME) + (vaddr >> 27 & 0xFF8) >> 3]
+        if not entry & PTE_P or entry & PTE_FRAME >= size:
+            return None
+        entry = u64[(entry & PTE_FRAME) + (vaddr >> 18 & 0xFF8) >> 3]
+        if entry & (PTE_P | PTE_PSE) != PTE_P or entry & PTE_FRAME >= size:
+            return None
+        return (entry & PTE_FRAME) + (vaddr >> 9 & 0xFF8)
+
+    return find
+
+
 def page_chunks(vaddr: int, size: int) -> list[tuple[int, int]]:
     """Cut [vaddr, vaddr + size) at page ends: (vaddr, length) each."""
     chunks = []

@@ -3,6 +3,11 @@
 The model is one sentence: a set of held frames is allowed when every frame that they lead to, by
 what the tables in memory say, has one owner and one type. Whether an operation is refused follows
 from that alone, and after each the audit recounts everything.
+
+Linear entries are the exception, as they depend on what was there first. One that names its own
+table holds nothing and needs only to be read-only. One that names another table of its level needs
+that to be a table already: where an operation meets such an entry for the first time the model does
+not foretell the outcome, but what is held afterwards has to be allowed all the same.
 """
 
 from __future__ import annotations
@@ -32,10 +37,18 @@ NR_FRAMES = 24
 NR_OWN = 8
 
 Held = tuple[int, FrameType]
+TYPES_OF = {
+    level: {kind for kind in map(FrameType, LEVEL_OF) if LEVEL_OF[kind] == level}
+    for level in range(1, 5)
+}
 
 
 class Refused(Exception):
     """The model says no."""
+
+
+class Unforeseen(Exception):
+    """The model cannot tell: see above."""
 
 
 class Model:
@@ -48,14 +61,29 @@ class Model:
         self.size = tables.mode.entry_bytes
         self._types: dict[int, FrameType] = {}
         self._xen_l2s: Counter[int] = Counter()
+        self._is_changing = False
 
-    def allows(self, held: list[Held], extra: dict[int, int] | None = None) -> bool:
+    def foresees(self, held: list[Held], extra: dict[int, int] | None = None) -> bool | None:
+        """The same for what is about to be tried; None when the model cannot tell."""
+        try:
+            return self.allows(held, extra, is_changing=True)
+        except Unforeseen:
+            return None
+
+    def allows(
+        self,
+        held: list[Held],
+        extra: dict[int, int] | None = None,
+        *,
+        is_changing: bool = False,
+    ) -> bool:
         """Whether every frame that `held` leads to has one type.
 
         `extra` is an entry that a table is to have besides those it has: the new one, checked
         while the old one still stands.
         """
         self._types, self._xen_l2s = {}, Counter()
+        self._is_changing = is_changing
         try:
             for mfn, kind in held:
                 self._visit(mfn, kind, extra or {})
@@ -95,7 +123,26 @@ class Model:
                 self._xen_l2s[target] += 1
             else:
                 want = TYPE_OF_LEVEL[level - 1]
+                if not is_pae_l3 and self._is_linear(mfn, level, target, entry):
+                    continue
             self._visit(target, want, extra)
+
+    def _is_linear(self, table: int, level: int, target: int, entry: int) -> bool:
+        """Whether an entry holds nothing but what its being linear says."""
+        if entry & PTE_RW:
+            return False
+        if target == table:
+            return True
+        types = self.frames.type
+        is_table = target < NR_FRAMES and self.frames.type_count[target] > 0
+        if not is_table or LEVEL_OF.get(types[target]) != level:
+            if self._is_changing and self._types.get(target) in TYPES_OF[level]:
+                raise Unforeseen
+            return False
+        if self._is_changing:
+            raise Unforeseen
+        self._visit(target, FrameType(types[target]), {})
+        return True
 
     def _entries(self, mfn: int, kind: FrameType) -> Iterator[tuple[int, int]]:
         xen = self.tables.xen_slots
@@ -176,15 +223,15 @@ class FramesMachine(RuleBasedStateMachine):
             self.frames.memory.write(maddr, entry.to_bytes(self.size, "little"))
             return
         expected = self._may_change(mfn, kind, slot, entry)
-        assert self._attempt(self.tables.update_entry, maddr, entry) == expected
+        assert self._attempt(self.tables.update_entry, maddr, entry) == expected or expected is None
 
-    def _may_change(self, mfn: int, kind: FrameType, slot: int, entry: int) -> bool:
+    def _may_change(self, mfn: int, kind: FrameType, slot: int, entry: int) -> bool | None:
         xen = self.tables.xen_slots
         if kind == xen.table and xen.first <= slot < xen.end:
             return False
         if kind is FrameType.L3 and self.width is Width.X86_32P and slot >= 3:
             return False
-        return not entry & PTE_P or self.model.allows(self._all_held(), {mfn: entry})
+        return not entry & PTE_P or self.model.foresees(self._all_held(), {mfn: entry})
 
     @rule(frame=small, level=st.integers(1, 4), in_pieces=st.booleans())
     def pin(self, frame: int, level: int, in_pieces: bool) -> None:
@@ -192,11 +239,15 @@ class FramesMachine(RuleBasedStateMachine):
             self._pin(self._mfn(frame), TYPE_OF_LEVEL[level], in_pieces)
 
     def _pin(self, mfn: int, kind: FrameType, in_pieces: bool) -> None:
-        expected = mfn not in self.pins and self.model.allows([*self._all_held(), (mfn, kind)])
+        expected = False if mfn in self.pins else self._may_hold(mfn, kind)
         operation = self._pin_in_pieces if in_pieces else self.tables.pin
-        assert self._attempt(operation, mfn, kind) == expected
-        if expected:
+        is_done = self._attempt(operation, mfn, kind)
+        assert is_done == expected or expected is None
+        if is_done:
             self.pins[mfn] = kind
+
+    def _may_hold(self, mfn: int, kind: FrameType) -> bool | None:
+        return self.model.foresees([*self._all_held(), (mfn, kind)])
 
     def _pin_in_pieces(self, mfn: int, kind: FrameType) -> None:
         try:
@@ -229,9 +280,10 @@ class FramesMachine(RuleBasedStateMachine):
     def hold(self, frame: int, is_root: bool) -> None:
         """As a base pointer or as a descriptor table."""
         mfn, kind = self._mfn(frame), self.tables.root_type if is_root else FrameType.SEGDESC
-        expected = self.model.allows([*self._all_held(), (mfn, kind)])
-        assert self._attempt(self.tables.get_page_and_type, mfn, kind) == expected
-        if expected:
+        expected = self._may_hold(mfn, kind)
+        is_done = self._attempt(self.tables.get_page_and_type, mfn, kind)
+        assert is_done == expected or expected is None
+        if is_done:
             self.held.append((mfn, kind))
 
     @rule(which=small)
@@ -301,6 +353,18 @@ class FramesMachine(RuleBasedStateMachine):
             self.frames.memory.frame(mfn)[xen.first * size : xen.end * size] = bytes(
                 (xen.end - xen.first) * size
             )
+
+    @rule(table=small, slot=small, which=small)
+    def show_a_table(self, table: int, slot: int, which: int) -> None:
+        """An entry of a table that names that table or another of its level."""
+        mfn = self._own(table)
+        kind = self.tables.entry_type(mfn)
+        if kind in (FrameType.NONE, FrameType.L1):
+            return
+        level = LEVEL_OF[kind]
+        others = [own for own in self.own if self.tables.entry_type(own) in TYPES_OF[level]]
+        target = mfn if which % 2 else others[which // 2 % len(others)]
+        self._write_entry(mfn, self._slot(slot), target << 12 | PTE_P | PTE_US)
 
     def _is_busy(self, mfn: int) -> bool:
         return self.frames.owner[mfn] != OWNER or bool(self.frames.type_count[mfn])

@@ -71,7 +71,7 @@ BREACHES: list[tuple[Callable[[SmallMachine], None], str]] = [
     (name_a_strangers_frame, r"slot 1 of L1 table .* names mfn .* is d2's"),
     (name_xens_frame, r"slot 1 of L1 table .* names mfn .* is Xen's"),
     (name_a_frame_beyond_memory, r"names mfn 0x3333 is beyond"),
-    (map_a_table_writable, r"slot 1 of L1 table .*, but mfn .* type L1"),
+    (map_a_table_writable, r"slot 1 of L1 table .*, and names mfn .* type L1"),
     (set_a_bit_that_is_refused, r"bits that are not allowed"),
     (change_xens_slot, r"Xen's slots are not what Xen put there"),
     (forget_that_it_is_validated, r"and VALIDATED is False"),

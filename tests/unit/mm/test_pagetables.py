@@ -72,13 +72,6 @@ class TestTypes:
         with refused(Errno.EINVAL, r"type L1.*not usable as L2$"):
             small.tables.pin(l1, FrameType.L2)
 
-    def test_a_table_cannot_name_itself(self, small: SmallMachine) -> None:
-        table = small.own[0]
-        small.write(table, 0, table << 12 | P)
-        with refused(Errno.EINVAL, r"type L2 x1.*not usable as L1$"):
-            small.tables.pin(table, FrameType.L2)
-        assert small.counts(table) == (FrameType.NONE, 0, 1)
-
     def test_two_tables_cannot_be_above_each_other(self, small: SmallMachine) -> None:
         a, b = small.own[:2]
         small.write(a, 0, b << 12 | P)
