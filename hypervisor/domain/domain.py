@@ -74,6 +74,7 @@ class VcpuStats:
     exceptions: int = 0  # bounced into the guest
     upcalls: int = 0
     emulated: int = 0  # privileged instructions
+    table_writes: int = 0  # stores to page tables, done on its behalf
     switches: int = 0
 
 

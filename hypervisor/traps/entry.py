@@ -25,11 +25,14 @@ from hypervisor.traps.current import Current
 from hypervisor.traps.emulate import Emulator, set_task_switched
 from hypervisor.traps.ports import MemoryFault
 from hypervisor.traps.segments import reload_data_segments
+from hypervisor.traps.writable_tables import WritableTables
 from hypervisor.x86.flags import (
     CR0_TS,
     CS,
     DR6_BS,
+    EFLAGS_TF,
     HAS_ERROR_CODE,
+    PFEC_PRESENT,
     PFEC_USER,
     R11,
     RCX,
@@ -51,6 +54,7 @@ class TrapEntry:
         self._emulator = emulator
         self._probes = probes
         self._state = current.state
+        self._writable_tables = WritableTables(current)
         self.user_tlb_stale = False
         self._why = ""
         #: By vector: what comes before telling the guest; whether that was all.
@@ -215,7 +219,11 @@ class TrapEntry:
     def _page_fault(self, error_code: int) -> bool:
         current = self._current
         vaddr = self._state.cr2
-        if self.map_ldt_page(vaddr):
+        if error_code & PFEC_PRESENT:
+            if self._writable_tables.store(vaddr, error_code):
+                self._after_emulation()
+                return True
+        elif self.map_ldt_page(vaddr):
             return True
         size = current.vcpu.width.word_bytes
         at = current.vcpu.vcpu_info_maddr + CR2_OFFSET[size]
@@ -225,6 +233,12 @@ class TrapEntry:
             error_code |= PFEC_USER
         self.inject(_PF, error_code)
         return True
+
+    def _after_emulation(self) -> None:
+        """Single-stepping guests are told of each instruction, also of one done for them."""
+        if self._state.rflags & EFLAGS_TF:
+            self._current.vcpu.dr6 |= DR6_BS
+            self.inject(Vector.DB, None)
 
     def _device_not_available(self, _: int) -> bool:
         """CR0.TS: the guest is told if it had set it; it is clear afterwards either way."""
