@@ -92,7 +92,7 @@ class Vmm:
         entry.hypercall64 = self.dispatcher.made
         entry.crash = self.crash_current
         entry.now_ps = self.cpu.clock.now_ps
-        entry.map_ldt_page = lambda vaddr: host.descriptor_tables.map_ldt_page(self.current, vaddr)
+        entry.ldt_fault = lambda vaddr: host.descriptor_tables.ldt_fault(self.current, vaddr)
         host.call_by_number = self.dispatcher.call
         host.after_iret = self._after_iret
         host.on_crash = lambda dom, vcpu, why: crash_report(self.current, why, host.now_ns)

@@ -11,6 +11,7 @@ from hypervisor.machine.cpu import Cpu
 from hypervisor.machine.state import CR3
 from hypervisor.mm.frames import FrameTable
 from hypervisor.mm.guest_memory import GuestMemory
+from hypervisor.traps.ldt_pages import LdtPages
 from hypervisor.x86.flags import EFLAGS_IF, EFLAGS_IOPL_SHIFT
 
 VMASST_ARCHITECTURAL_IOPL: Final = 1 << VmAssistType.ARCHITECTURAL_IOPL
@@ -29,6 +30,7 @@ class Current:
         self.state = cpu.state
         self.frames = frames
         self.view = frames.memory.view
+        self.ldt_pages = LdtPages(frames)
         q = cpu.state.q
 
         def cr3() -> int:

@@ -1,8 +1,7 @@
 """The GDT and LDT of a vCPU: frames of the guest, seen by the CPU through windows in Xen's region.
 
-The GDT's pages are mapped when the guest names them. The LDT's are mapped on the first use of each,
-because its pages need only be valid descriptors when the CPU reads them: that page fault never
-reaches the guest (pv_map_ldt_shadow_page in Xen's arch/x86/pv/descriptor-tables.c).
+The GDT's pages are mapped when the guest names them. The LDT's are mapped on the first use of each
+(ldt_pages): that page fault never reaches the guest.
 """
 
 from __future__ import annotations
@@ -13,12 +12,11 @@ from hypervisor.domain.domain import Domain, Vcpu
 from hypervisor.machine.cpu import Cpu
 from hypervisor.mm.descriptors import ENTRIES_PER_PAGE, MAX_GDT_ENTRIES
 from hypervisor.mm.frames import FrameTable, FrameType
-from hypervisor.mm.guest_memory import GuestFault
 from hypervisor.mm.hole_map import GDT_GUEST_PAGES
 from hypervisor.traps.current import Current
+from hypervisor.traps.ldt_pages import LDT_FIRST_PAGE
 from hypervisor.x86.paging import PAGE_SHIFT, PTE_FRAME, PTE_P
 
-_LDT_FIRST_PAGE = 16
 _LDT_FLAGS = 0x8200  # present, type 2: an LDT (SDM 3A 3.5)
 
 
@@ -66,26 +64,26 @@ class DescriptorTables:
 
     def drop_ldt(self, dom: Domain, vcpu: Vcpu) -> None:
         """Unmap all pages of the LDT window."""
-        for page in range(_LDT_FIRST_PAGE, 2 * _LDT_FIRST_PAGE):
+        for page in range(LDT_FIRST_PAGE, 2 * LDT_FIRST_PAGE):
             entry = dom.page_tables.read_entry(dom.windows.entry_maddr(vcpu.vcpu_id, page))
             if entry & PTE_P:
                 self._map(dom, vcpu, page, None)
                 dom.page_tables.put_page_and_type((entry & PTE_FRAME) >> PAGE_SHIFT)
 
-    def map_ldt_page(self, current: Current, fault_vaddr: int) -> bool:
-        """Repair a page fault in the LDT window; False if it was not one, or cannot be."""
+    def ldt_fault(self, current: Current, fault_vaddr: int) -> int | None:
+        """Repair a page fault in the LDT window: None when that is done.
+
+        Else where the guest's own fault is: in its LDT, or where it was anyway
+        (handle_ldt_mapping_fault in Xen's arch/x86/traps.c).
+        """
         vcpu = current.vcpu
         offset = fault_vaddr - current.dom.windows.ldt_vaddr(vcpu.vcpu_id)
         if not 0 <= offset < vcpu.ldt_entries * 8:
-            return False
-        try:
-            maddr = current.mem.translate(vcpu.ldt_vaddr + offset, write=False)
-            mfn = maddr >> PAGE_SHIFT
-            current.dom.page_tables.get_page_and_type(mfn, FrameType.SEGDESC)
-        except (GuestFault, XenError):
-            return False
-        self._map(current.dom, vcpu, _LDT_FIRST_PAGE + (offset >> PAGE_SHIFT), mfn)
-        return True
+            return fault_vaddr
+        if current.ldt_pages.frame_at(current.dom, vcpu, offset) is not None:
+            return None
+        mask = (1 << vcpu.width.bits) - 1
+        return vcpu.ldt_vaddr + offset & mask
 
     def release(self, dom: Domain, vcpu: Vcpu) -> None:
         """Give back everything that a vCPU's tables hold."""

@@ -26,6 +26,7 @@ from hypervisor.traps.emulate import Emulator, set_task_switched
 from hypervisor.traps.ports import MemoryFault
 from hypervisor.traps.segments import reload_data_segments
 from hypervisor.traps.writable_tables import WritableTables
+from hypervisor.x86.descriptor import SEL_TI_LDT
 from hypervisor.x86.flags import (
     CR0_TS,
     CS,
@@ -40,6 +41,7 @@ from hypervisor.x86.flags import (
     SS,
     XEC_IDT,
     Vector,
+    is_canonical,
 )
 
 _PF: Final = int(Vector.PF)
@@ -69,7 +71,7 @@ class TrapEntry:
         self.hypercall64: Callable[[], None] = _unset
         self.crash: Callable[[str], None] = _unset_crash
         self.now_ps: Callable[[], int] = _unset_now
-        self.map_ldt_page: Callable[[int], bool] = _no_ldt
+        self.ldt_fault: Callable[[int], int | None] = _no_ldt
 
     # --- exits -------------------------------------------------------------------------------
     def exception(self, vector: int, error_code: int) -> None:
@@ -223,8 +225,14 @@ class TrapEntry:
             if self._writable_tables.store(vaddr, error_code):
                 self._after_emulation()
                 return True
-        elif self.map_ldt_page(vaddr):
-            return True
+        elif not error_code & PFEC_USER:
+            in_guest = self.ldt_fault(vaddr)
+            if in_guest is None:
+                return True
+            if in_guest != vaddr and self._is_beyond_canonical(in_guest):
+                self.inject(Vector.GP, in_guest - current.vcpu.ldt_vaddr & 0xFFF8 | SEL_TI_LDT)
+                return True
+            vaddr = in_guest
         size = current.vcpu.width.word_bytes
         at = current.vcpu.vcpu_info_maddr + CR2_OFFSET[size]
         current.view[at : at + size] = (vaddr & ((1 << 8 * size) - 1)).to_bytes(size, "little")
@@ -233,6 +241,9 @@ class TrapEntry:
             error_code |= PFEC_USER
         self.inject(_PF, error_code)
         return True
+
+    def _is_beyond_canonical(self, vaddr: int) -> bool:
+        return self._current.vcpu.width.is_64 and not is_canonical(vaddr)
 
     def _after_emulation(self) -> None:
         """Single-stepping guests are told of each instruction, also of one done for them."""
@@ -348,5 +359,5 @@ def _unset_now() -> int:
     raise AssertionError("the vmm has not filled this slot")
 
 
-def _no_ldt(vaddr: int) -> bool:
-    return False
+def _no_ldt(vaddr: int) -> int:
+    return vaddr

@@ -16,7 +16,6 @@ from hypervisor.abi.arch_x86_32 import (
     FLAT_RING3_DS,
 )
 from hypervisor.abi.arch_x86_64 import FLAT_RING3_CS32, FLAT_RING3_CS64, FLAT_RING3_DS32
-from hypervisor.mm.guest_memory import GuestFault
 from hypervisor.traps.current import Current
 from hypervisor.x86.descriptor import (
     DESC_CODE,
@@ -78,16 +77,16 @@ def xen_gdt_page(is_64: bool) -> bytes:
 
 
 def read_descriptor(current: Current, selector: int) -> int | None:
-    """The descriptor that `selector` names, None when it lies outside its table."""
+    """The descriptor that `selector` names; None when it lies outside its table, or in a page that
+    cannot be a descriptor table's."""
     vcpu = current.vcpu
     offset = selector & ~7 & 0xFFFF
     if selector & SEL_TI_LDT:
-        if offset >> 3 >= vcpu.ldt_entries:
+        mfn = current.ldt_pages.frame_at(current.dom, vcpu, offset)
+        if mfn is None:
             return None
-        try:
-            return int.from_bytes(current.mem.read_raw(vcpu.ldt_vaddr + offset, 8), "little")
-        except GuestFault:
-            return None
+        maddr = (mfn << PAGE_SHIFT) + (offset & 0xFFF)
+        return int.from_bytes(current.view[maddr : maddr + 8], "little")
     if offset >= FIRST_RESERVED_GDT_BYTE:
         return (XEN_GDT_64 if vcpu.width.is_64 else XEN_GDT_32).get(offset)
     if offset >> 3 >= vcpu.gdt_entries:
