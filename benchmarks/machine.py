@@ -20,7 +20,7 @@ from guests import guest_path
 from hypervisor.abi.width import Width
 from hypervisor.api import Machine
 
-COUNTS = {"hypercall": 1_000_000, "fault": 100_000, "syscall": 100_000}
+COUNTS = {"hypercall": 1_000_000, "fault": 20_000, "syscall": 20_000}
 GUEST_LOOPS = {"alu": 50_000_000, "load": 20_000_000, "store": 20_000_000}
 BARS = {"hypercall": "3.0 x callback", "alu": ">= 0.6", "load": ">= 1.0", "store": ">= 1.0"}
 _LOW_BYTES = 16 << 20
