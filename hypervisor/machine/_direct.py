@@ -34,6 +34,20 @@ _WORDS: Final = 12
 _NO_VECTOR: Final = 0xFFFF_FFFF
 
 # System V calling convention; offsets in env are those of state.py. rbx: block, r11: env.
+_FIND: Final = (  # rax: the number; notes it, and r10 is its function
+    "4c8b4b38"  # mov r9, [rbx+56]            log
+    "4d8b11"  # mov r10, [r9]
+    "49ff01"  # inc qword [r9]
+    "4183e20f"  # and r10d, 15                LOG_ENTRIES - 1
+    "41c1e204"  # shl r10d, 4
+    "4b89441108"  # mov [r9+r10+8], rax
+    "498b8b80000000"  # mov rcx, [r11+128]          RIP
+    "4b894c1110"  # mov [r9+r10+16], rcx
+    "483b4340"  # cmp rax, [rbx+64]           limit
+    "480f434340"  # cmovae rax, [rbx+64]
+    "4c8b5348"  # mov r10, [rbx+72]           table
+    "4d8b14c2"  # mov r10, [r10+rax*8]
+)
 _INT: Final = (
     "488b4208"  # mov rax, [rdx+8]            env
     "83b80c15000000"  # cmp dword [rax+5388], 0     exception_is_int
@@ -50,19 +64,8 @@ _INT: Final = (
     "4889d3"  # mov rbx, rdx
     "4989c3"  # mov r11, rax
     "418b03"  # mov eax, [r11]              32 bits of RAX
-    "4c8b4b38"  # mov r9, [rbx+56]            log
-    "4d8b11"  # mov r10, [r9]
-    "49ff01"  # inc qword [r9]
-    "4183e20f"  # and r10d, 15                LOG_ENTRIES - 1
-    "41c1e204"  # shl r10d, 4
-    "4b89441108"  # mov [r9+r10+8], rax
-    "498b8b80000000"  # mov rcx, [r11+128]          RIP
-    "4b894c1110"  # mov [r9+r10+16], rcx
-    "483b4340"  # cmp rax, [rbx+64]           limit
-    "480f434340"  # cmovae rax, [rbx+64]
-    "4c8b5348"  # mov r10, [rbx+72]           table
-    "4d8b14c2"  # mov r10, [r10+rax*8]
-    "498b7b18"  # mov rdi, [r11+24]           EBX
+    + _FIND
+    + "498b7b18"  # mov rdi, [r11+24]           EBX
     "498b7308"  # mov rsi, [r11+8]            ECX
     "498b5310"  # mov rdx, [r11+16]           EDX
     "498b4b30"  # mov rcx, [r11+48]           ESI
@@ -101,20 +104,7 @@ _SYSCALL: Final = (
     "234320"  # and eax, [rbx+32]           mask
     "3b4328"  # cmp eax, [rbx+40]           value
     "756b"  # jne general
-    "498b03"  # mov rax, [r11]
-    "4c8b4b38"  # mov r9, [rbx+56]            log
-    "4d8b11"  # mov r10, [r9]
-    "49ff01"  # inc qword [r9]
-    "4183e20f"  # and r10d, 15                LOG_ENTRIES - 1
-    "41c1e204"  # shl r10d, 4
-    "4b89441108"  # mov [r9+r10+8], rax
-    "498b8b80000000"  # mov rcx, [r11+128]          RIP
-    "4b894c1110"  # mov [r9+r10+16], rcx
-    "483b4340"  # cmp rax, [rbx+64]           limit
-    "480f434340"  # cmovae rax, [rbx+64]
-    "4c8b5348"  # mov r10, [rbx+72]           table
-    "4d8b14c2"  # mov r10, [r10+rax*8]
-    "498b7b38"  # mov rdi, [r11+56]           RDI
+    "498b03" + _FIND + "498b7b38"  # mov rax, [r11]  # mov rdi, [r11+56]           RDI
     "498b7330"  # mov rsi, [r11+48]           RSI
     "498b5310"  # mov rdx, [r11+16]           RDX
     "498b4b50"  # mov rcx, [r11+80]           R10
