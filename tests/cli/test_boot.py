@@ -12,7 +12,8 @@ import pytest
 from cli.exits import Exit
 from cli.main import main
 from guests import WIDTHS, guest_path
-from tests.support.elf_writer import KernelSpec, write_elf
+from hypervisor.abi.elfnote import ElfNote
+from tests.support.elf_writer import KernelSpec, generic_notes, word, write_elf
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -107,6 +108,8 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "truncated").write_bytes(good[: len(good) // 2])
     (tmp_path / "noteless").write_bytes(write_elf(KernelSpec()))
+    pvh = [*generic_notes(), (ElfNote.PHYS32_ENTRY, word(0x100000))]
+    (tmp_path / "pvh").write_bytes(write_elf(KernelSpec(notes=pvh)))
     (tmp_path / "arm").write_bytes(good[:18] + struct.pack("<H", 40) + good[20:])
     (tmp_path / "kernel").write_bytes(good)
     (tmp_path / "folder").mkdir()
@@ -118,12 +121,13 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["./text"], r"not an ELF"),
         (["./empty"], r"not an ELF"),
-        (["./truncated"], r""),
+        (["./truncated"], r"truncated ELF file: its section headers reach to"),
         (["./noteless"], r"has no Xen notes"),
-        (["./arm"], r""),
+        (["./arm"], r"not an x86 kernel: ELF machine 40"),
+        (["./pvh"], r"the kernel only has a PVH entry (PHYS32_ENTRY 0x100000)"),
         (["./folder"], r"cannot read the kernel 'folder': is a directory"),
         (["./nothing"], r"there is no file './nothing'"),
-        (["./kernel", "--width", "x86_64"], r""),
+        (["./kernel", "--width", "x86_64"], r"it runs as x86_32, not as x86_64"),
         (["./kernel", "--memory", "1"], r"KiB"),
         (["./kernel", "--ramdisk", "nothing"], r"cannot read the ramdisk 'nothing'"),
         (["./kernel", "--ramdisk", "folder"], r"cannot read the ramdisk 'folder'"),
@@ -131,7 +135,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["./kernel", "--trace", "nothing/t"], r"cannot write the trace 'nothing/t'"),
         (["./kernel", "--expect", "("], r"'(' is not a regular expression"),
         (["./kernel", "--send", r"\q"], r"\q is no C escape"),
-        (["./kernel", "--cmdline", "x" * 5000], r""),
+        (["./kernel", "--cmdline", "x" * 5000], r"5000 bytes, start_info holds 1023"),
     ],
 )
 def test_bad_input_is_two_and_one_sentence(
