@@ -91,12 +91,14 @@ class Dispatcher:
     def _bind_plain(self, row: Hypercall) -> Callable[[int, int], int]:
         """The same for a hypercall with operations of which some take no argument."""
         caller, handler, ended_early = self._caller, row.handler, self._ended_early
-        find = row.plain.get
+        plain = tuple(row.plain.get(operation) for operation in range(max(row.plain) + 1))
+        end = len(plain)
 
         def call(operation: int, vaddr: int) -> int:
             try:
-                plain = find(operation)
-                return (plain(caller) if plain else handler(caller, operation, vaddr)) or 0
+                if operation < end and (without_argument := plain[operation]):
+                    return without_argument(caller) or 0
+                return handler(caller, operation, vaddr) or 0
             except BaseException as error:
                 return ended_early(error)
 

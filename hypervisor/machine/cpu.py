@@ -31,7 +31,7 @@ from hypervisor.machine.state import CpuState, Mode, initial_state
 __all__ = ["Cpu", "CpuStats", "StateAccess", "Stop"]
 
 _GP: Final = 13
-_SHORT_BYTES: Final = 1 << 28  # of guest code: other threads wait for some 50 ms at most
+_TURN_BYTES: Final = 1 << 24  # of guest code, then Python's other threads have a turn: some 10 ms
 _FAR_BYTES: Final = 64 * 1024  # from a deadline: full speed is worth an entry
 
 
@@ -160,7 +160,10 @@ class Cpu:
         while True:
             if words[COUNTER] >= end:
                 return Stop.DEADLINE
-            stop = self._run_blocks(end)
+            turn_end = min(end, words[COUNTER] + _TURN_BYTES)
+            stop = self._run_blocks(turn_end)
+            if stop is None and turn_end < end:
+                continue
             while stop is None and words[COUNTER] < end:
                 # the next block reaches the deadline: find the instruction in it
                 stop = self._step_once()
@@ -186,7 +189,7 @@ class Cpu:
             return Stop.KICKED
         if self._expired:
             return None
-        self._core.is_short = end - words[COUNTER] <= _SHORT_BYTES
+        self._core.is_short = end - words[COUNTER] <= _TURN_BYTES
         self._emulate(0)
         return self._why_stopped()
 

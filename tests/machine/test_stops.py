@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from hypervisor.machine.cpu import Cpu, StateAccess, Stop
+from hypervisor.machine.cpu import StateAccess, Stop
 from tests.support.board import CODE, DATA, RAX, RCX, Board, Mode
+from tests.support.storm import storm
 
 COUNT_UP = "ffc0 ebfc"  # again: inc eax; jmp again
 
@@ -20,24 +20,6 @@ def any_counter(request: pytest.FixtureRequest, access: StateAccess) -> Iterator
     made = Board("long", access, request.param)
     yield made
     made.cpu.close()
-
-
-@contextmanager
-def storm(cpu: Cpu, every_s: float) -> Iterator[None]:
-    """Another thread kicks the CPU all the time."""
-    over = threading.Event()
-
-    def kick() -> None:
-        while not over.wait(every_s):
-            cpu.kick()
-
-    thread = threading.Thread(target=kick)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def test_request_in_an_exit_stops_behind_the_handler(board: Board) -> None:
@@ -130,7 +112,7 @@ def test_no_increment_is_lost_or_doubled_under_a_storm_of_stops(any_counter: Boa
         "bb00a00000 b9" + rounds.to_bytes(4, "little").hex() + "f0ff03 f0ff4304 ffc9 75f5 0f0b"
     )
     kicked = done = 0
-    with storm(board.cpu, 0.00005):
+    with storm(board.cpu):
         while kicked <= 5:  # a busy host may give the storm no turn at first
             board.start(CODE)
             while (stop := board.cpu.run(None)) is Stop.KICKED:

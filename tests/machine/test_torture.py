@@ -7,7 +7,6 @@ import io
 import random
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from elftools.elf.elffile import ELFFile
 
 from hypervisor.machine.cpu import StateAccess, Stop
 from tests.support.board import ABSENT, CODE, RBX, Board
+from tests.support.storm import storm
 
 EDGE = 0xD000
 LAST = 0xFF
@@ -114,20 +114,9 @@ def stepped(board: Board) -> list[tuple[int, int]]:
 
 def stormed(board: Board) -> list[tuple[int, int]]:
     """Another thread stops it all the time."""
-    over = threading.Event()
-
-    def kick() -> None:
-        while not over.wait(0.00005):
-            board.cpu.kick()
-
-    thread = threading.Thread(target=kick)
-    thread.start()
-    try:
+    with storm(board.cpu):
         while board.cpu.run(None) is not Stop.REQUESTED:
             pass
-    finally:
-        over.set()
-        thread.join()
     return []
 
 

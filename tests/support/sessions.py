@@ -7,7 +7,6 @@ registers) and the digest of the machine at its end. What a disturbance may chan
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from typing import Any
 
 from hypervisor.api import DomainHandle, DomainState, Entry, Machine, RunEnd, StateAccess
 from hypervisor.machine.cpu import Stop
+from tests.support.storm import storm
 
 SECOND = 10**9
-KICK_EVERY_S = 0.0001
 STEPS = 3000
 MAX_BREAKPOINTS = 12
 
@@ -64,20 +63,12 @@ def nothing(run: Run) -> Iterator[None]:
 @contextmanager
 def stop_storm(run: Run) -> Iterator[None]:
     """Another thread stops the CPU all the time."""
-    over = threading.Event()
 
-    def kick() -> None:
-        while not over.wait(KICK_EVERY_S):
-            run.machine.vmm.cpu.kick()
-            run.disturbed += 1
+    def kicked() -> None:
+        run.disturbed += 1
 
-    thread = threading.Thread(target=kick)
-    thread.start()
-    try:
+    with storm(run.machine.vmm.cpu, kicked=kicked):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @contextmanager
