@@ -20,6 +20,7 @@ from hypervisor.machine.cpu import Cpu
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.mm.frames import FrameTable
 from hypervisor.mm.hole import M2P, XenMappings
+from hypervisor.mm.tlb import Tlb
 from hypervisor.sched.round_robin import Scheduler
 from hypervisor.traps.current import Current
 from hypervisor.traps.descriptor_tables import DescriptorTables
@@ -38,7 +39,8 @@ class Host:
         self.cpu = cpu
         self.scheduler = scheduler
         self.frames = FrameTable(memory, seed=seed)
-        self.frames.flush_needed = self.flush_tlb
+        self.tlb = Tlb(cpu, self.frames)
+        self.frames.flush_needed = self.tlb.now
         self.frames.scrubbed = lambda mfn: cpu.code_written(mfn << PAGE_SHIFT, PAGE_SIZE)
         self.m2p = M2P(self.frames)
         self.mappings = XenMappings(self.frames, self.m2p)
@@ -77,8 +79,7 @@ class Host:
 
     def flush_tlb(self) -> None:
         """Flush the CPU's whole TLB, and open a new flush epoch."""
-        self.cpu.flush_tlb()
-        self.frames.flushed()
+        self.tlb.now()
 
     # --- who can run ---------------------------------------------------------------------------
     def domain_of(self, vcpu: Vcpu) -> Domain:

@@ -6,7 +6,8 @@ of a request that is wrong twice, is Xen's (do_mmu_update, __do_update_va_mappin
 
 from __future__ import annotations
 
-from typing import Final
+import struct
+from typing import Final, NamedTuple
 
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
@@ -23,19 +24,21 @@ from hypervisor.abi.xen import (
     MmuCommand,
     MmuUpdate,
 )
+from hypervisor.domain.domain import Domain
 from hypervisor.hypercalls import mmu_batch
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import hypercall
 from hypervisor.mm.frames import FrameType
-from hypervisor.mm.walk import walk
 from hypervisor.x86.paging import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
-_UPDATE_BYTES: Final = layout(MmuUpdate, Width.X86_64).size  # the same in all widths
+_UPDATE: Final = struct.Struct("<QQ")  # struct mmu_update: ptr, val; the same in all widths
+assert _UPDATE.size == layout(MmuUpdate, Width.X86_64).size
 #: Plain ints: attributes of an enumeration cost more than the comparison.
 _NORMAL: Final = int(MmuCommand.NORMAL_PT_UPDATE)
 _MACHPHYS: Final = int(MmuCommand.MACHPHYS_UPDATE)
 _PRESERVE_AD: Final = int(MmuCommand.PT_UPDATE_PRESERVE_AD)
 _NO_TRANSLATE: Final = int(MmuCommand.PT_UPDATE_NO_TRANSLATE)
+_L1: Final = int(FrameType.L1)
 _M16: Final = 0xFFFF
 _M32: Final = 0xFFFF_FFFF
 
@@ -46,73 +49,110 @@ _M32: Final = 0xFFFF_FFFF
 def mmu_update(caller: Caller, vaddr: int, count: int, done_vaddr: int, foreign: int) -> int:
     """Apply `count` updates at `vaddr`; how many were done goes to `done_vaddr` unless null."""
     batch = mmu_batch.Batch(vaddr, count & _M32, done_vaddr, foreign & _M32)
-    shape = layout(MmuUpdate, caller.width)
-    owner = -1  # whose frames leaves may name; looked up at the first update
+    subject: _Subject | None = None  # whether the caller may is asked at the first update
+
+    def find() -> None:
+        table_owner, frame_owner = batch.foreign >> 16, batch.foreign & _M16
+        if table_owner:
+            caller.find(table_owner - 1)
+        _find_foreign(caller, frame_owner)
+
+    def permitted() -> _Subject:
+        nonlocal subject
+        if subject is None:
+            subject = _subject(caller, batch.foreign)
+        return subject
 
     def update(raw: bytes) -> None:
-        nonlocal owner
-        if owner < 0:
-            _require_own_tables(caller, batch.foreign >> 16)
-            owner = frame_owner(caller, batch.foreign & _M16)
-        request = shape.unpack_from(raw)
-        _one_update(caller, owner, request.ptr, request.val)
+        ptr, val = _UPDATE.unpack(raw)
+        _one_update(caller, permitted(), ptr, val)
 
-    return mmu_batch.run(caller, batch, _UPDATE_BYTES, update)
+    def update_many(first: int, nr: int) -> int:
+        bulk = None if batch.foreign >> 16 else caller.dom.page_tables.bulk(nr)
+        if bulk is None:
+            return 0
+        from hypervisor.hypercalls import mmu_bulk
+
+        raw = caller.mem.read(first, nr * _UPDATE.size)
+        return mmu_bulk.update(caller, bulk, permitted().owner, first, raw)
+
+    return mmu_batch.run(caller, batch, _UPDATE.size, find, update, update_many)
 
 
-def _require_own_tables(caller: Caller, table_owner: int) -> None:
-    """The tables must be the caller's own: it names itself, or nobody (0).
+class _Subject(NamedTuple):
+    """Whose tables change, and whose frames leaves may name."""
 
-    Xen lets a privileged domain change those of another one; only its toolstack's builder does.
+    dom: Domain
+    owner: int
+
+
+def _subject(caller: Caller, foreign: int) -> _Subject:
+    """Both halves of the last argument: the upper is 0 for the caller, else a domain's number + 1.
+
+    Another domain's tables are for the privileged: a builder fills them before it runs.
     """
-    if table_owner and caller.find(table_owner - 1) is not caller.dom:
-        raise XenError(Errno.EPERM, f"page tables of d{table_owner - 1}")
+    table_owner = foreign >> 16
+    dom = caller.resolve(table_owner - 1) if table_owner else caller.dom
+    return _Subject(dom, frame_owner(caller, foreign & _M16))
+
+
+def _find_foreign(caller: Caller, domid: int) -> None:
+    """The domain must exist, and a domain does not name itself but by DOMID_SELF (get_pg_owner)."""
+    if domid in (DOMID_SELF, DOMID_IO, DOMID_XEN):
+        return
+    if domid == caller.dom.domid:
+        raise XenError(Errno.ESRCH, f"d{domid} names itself as a foreign domain")
+    caller.find(domid)
 
 
 def frame_owner(caller: Caller, domid: int) -> int:
-    """Whose frames are meant (get_pg_owner). A domain does not name itself but by DOMID_SELF.
+    """Whose frames are meant, if the caller may act on them.
 
     DOMID_IO is let through as one that owns nothing: there are no devices here. DOMID_XEN has
     frames that a privileged domain may map under Xen, here it has none.
     """
+    _find_foreign(caller, domid)
     if domid == DOMID_SELF:
         return caller.dom.domid
     if domid == DOMID_IO:
         return DOMID_IO
     if domid == DOMID_XEN:
         raise XenError(Errno.EPERM, "Xen's own frames are not for domains")
-    if domid == caller.dom.domid:
-        raise XenError(Errno.ESRCH, f"d{domid} names itself as a foreign domain")
     return caller.resolve(domid).domid
 
 
-def _one_update(caller: Caller, owner: int, ptr: int, val: int) -> None:
-    command = ptr & (caller.dom.page_tables.mode.entry_bytes - 1)
+def _one_update(caller: Caller, subject: _Subject, ptr: int, val: int) -> None:
+    command = ptr & (subject.dom.page_tables.mode.entry_bytes - 1)
     maddr = ptr - command
     if command in (_NORMAL, _PRESERVE_AD, _NO_TRANSLATE):
-        _write_word(caller, owner, maddr, val, preserve_ad=command == _PRESERVE_AD)
+        _write_word(caller, subject, maddr, val, preserve_ad=command == _PRESERVE_AD)
     elif command == _MACHPHYS:
+        if subject.dom is not caller.dom:
+            raise XenError(Errno.EPERM, "the M2P is changed for one's own domain")
         mfn = maddr >> PAGE_SHIFT
-        caller.host.frames.get_page(mfn, owner)
+        caller.host.frames.get_page(mfn, subject.owner)
         caller.host.frames.put_page(mfn)
         caller.host.m2p.set(mfn, val)
     else:
         raise XenError(Errno.ENOSYS, f"mmu_update command {command} is unknown")
 
 
-def _write_word(caller: Caller, owner: int, maddr: int, val: int, *, preserve_ad: bool) -> None:
-    """Write a page-table entry, or a word of ordinary memory, of the caller's own."""
+def _write_word(
+    caller: Caller, subject: _Subject, maddr: int, val: int, *, preserve_ad: bool
+) -> None:
+    """Write a page-table entry, or a word of ordinary memory, of the domain whose tables change."""
+    dom, owner = subject
     frames = caller.host.frames
-    tables = caller.dom.page_tables
+    tables = dom.page_tables
     mfn = maddr >> PAGE_SHIFT
     size = tables.mode.entry_bytes
     if size == 4:
         val &= _M32
-    frames.get_page(mfn, caller.dom.domid)
+    frames.get_page(mfn, dom.domid)
     try:
         kind = tables.entry_type(mfn)
         if kind is not FrameType.NONE:
-            if kind is not FrameType.L1 and owner != caller.dom.domid:
+            if kind is not FrameType.L1 and owner != dom.domid:
                 raise XenError(Errno.EINVAL, f"{frames.describe(mfn)}: tables are not shared")
             tables.update_entry(maddr, val, preserve_ad=preserve_ad, owner=owner)
             return
@@ -143,17 +183,18 @@ def update_va_mapping_otherdomain(
 
 
 def _update_va_mapping(caller: Caller, owner: int, vaddr: int, entry: int, flags: int) -> int:
-    tables = caller.dom.page_tables
-    if not caller.mem.is_guest_range(vaddr & ~PAGE_MASK, PAGE_SIZE):
+    current = caller.current
+    mem = current.mem
+    if not mem.is_guest_range(vaddr & ~PAGE_MASK, PAGE_SIZE):
         raise XenError(Errno.EINVAL, f"{vaddr:#x} is in Xen's region")
-    found = walk(caller.host.memory, tables.mode, caller.current.state.cr3, vaddr)
-    leaf = found.steps[-1]
-    if leaf.level != 1 or tables.entry_type(leaf.entry_maddr >> PAGE_SHIFT) is not FrameType.L1:
+    leaf = mem.leaf_maddr(vaddr)
+    frames = current.frames
+    if leaf is None or frames.type[leaf >> PAGE_SHIFT] != _L1:
         raise XenError(Errno.EINVAL, f"{vaddr:#x} has no L1 table")
-    if tables.mode.entry_bytes == 4:
-        entry &= _M32
-    tables.update_entry(leaf.entry_maddr, entry, owner=owner)
-    _flush_as_asked(caller, vaddr, flags)
+    tables = current.dom.page_tables
+    tables.update_leaf(leaf, entry & _M32 if tables.mode.entry_bytes == 4 else entry, owner)
+    if flags & UVMF_FLUSHTYPE_MASK:
+        _flush_as_asked(caller, vaddr, flags)
     return 0
 
 
@@ -161,9 +202,9 @@ def _flush_as_asked(caller: Caller, vaddr: int, flags: int) -> None:
     """UVMF_*: what to flush, and on which vCPUs; there is one CPU, so who is all the same."""
     kind = flags & UVMF_FLUSHTYPE_MASK
     if kind == UVMF_TLB_FLUSH:
-        caller.host.flush_tlb()
+        caller.host.tlb.all()
     elif kind == UVMF_INVLPG:
-        caller.host.cpu.flush_tlb_page(vaddr)
+        caller.host.tlb.page(vaddr)
     else:
         return
     vcpumask = flags & ~UVMF_FLUSHTYPE_MASK

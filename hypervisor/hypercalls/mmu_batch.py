@@ -26,6 +26,7 @@ REQUESTS_PER_PIECE: Final = 512
 #: Page-table entries looked at in one piece; more than three tables' worth, so that a retry, which
 #: passes at most one kept table of each upper level, always gets further.
 ENTRIES_PER_PIECE: Final = 16384
+_SINGLY: Final = 64  # requests done one by one where doing many at once has come to an end
 
 _M32: Final = 0xFFFF_FFFF
 
@@ -39,17 +40,40 @@ class Batch(NamedTuple):
     foreign: int  # low half: whose frames; high half: whose tables, 0 or domid + 1
 
 
-def run(caller: Caller, batch: Batch, request_bytes: int, do_one: Callable[[bytes], None]) -> int:
-    """Do all requests of `batch`, or a piece of them. Raises XenError, Preempted."""
+#: (address of the first, how many there are) to how many were done; a refusal is left to the loop.
+DoMany = Callable[[int, int], int]
+
+
+def run(
+    caller: Caller,
+    batch: Batch,
+    request_bytes: int,
+    prepare: Callable[[], None],
+    do_one: Callable[[bytes], None],
+    do_many: DoMany | None = None,
+) -> int:
+    """Do all requests of `batch`, or a piece of them. Raises XenError, Preempted.
+
+    `prepare` comes after the look at the list's address and before any request.
+    """
     tables = caller.dom.page_tables
     tables.budget = ENTRIES_PER_PIECE
+    caller.host.tlb.hold()
     try:
-        return _run(caller, batch, request_bytes, do_one)
+        return _run(caller, batch, request_bytes, prepare, do_one, do_many)
     finally:
         tables.budget = UNLIMITED
+        caller.host.tlb.release()
 
 
-def _run(caller: Caller, batch: Batch, request_bytes: int, do_one: Callable[[bytes], None]) -> int:
+def _run(
+    caller: Caller,
+    batch: Batch,
+    request_bytes: int,
+    prepare: Callable[[], None],
+    do_one: Callable[[bytes], None],
+    do_many: DoMany | None,
+) -> int:
     tables = caller.dom.page_tables
     if not tables.reap():
         raise Preempted(*batch)
@@ -62,13 +86,22 @@ def _run(caller: Caller, batch: Batch, request_bytes: int, do_one: Callable[[byt
         done_before = _done_so_far(caller, done_vaddr)
     if not caller.mem.is_guest_handle(vaddr, count * request_bytes):
         raise XenError(Errno.EFAULT, f"{count} requests at {vaddr:#x} reach Xen's region")
+    prepare()
     idx = 0
     refusal: XenError | None = None
     who = caller.vcpu.vcpu_id
+    singly_until = 0
     try:
         while idx < count:
             if idx == REQUESTS_PER_PIECE or tables.doomed:
                 raise OutOfBudget
+            if do_many is not None and idx >= singly_until and not tables.kept.get(who):
+                first = vaddr + idx * request_bytes
+                done = _attempt(do_many, first, min(count, REQUESTS_PER_PIECE) - idx)
+                idx += done
+                singly_until = idx + _SINGLY
+                if done:
+                    continue
             request = caller.mem.read(vaddr + idx * request_bytes, request_bytes)
             tables.retryable(who, do_one, request)
             idx += 1
@@ -84,6 +117,16 @@ def _run(caller: Caller, batch: Batch, request_bytes: int, do_one: Callable[[byt
     if refusal is not None:
         raise refusal
     return 0
+
+
+def _attempt(do_many: DoMany, vaddr: int, nr: int) -> int:
+    """How many requests could be done at once; what cannot be read or is refused, none."""
+    if nr < _SINGLY:
+        return 0
+    try:
+        return do_many(vaddr, nr)
+    except XenError:
+        return 0
 
 
 def _after_reaping(refusal: XenError | None) -> NoReturn:

@@ -12,6 +12,7 @@ from typing import Final
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.layout import layout
+from hypervisor.abi.types import DOMID_IO, DOMID_XEN
 from hypervisor.abi.xen import HypercallNr, MmuextCmd, MmuextOp
 from hypervisor.domain.domain import Domain
 from hypervisor.hypercalls import mmu_batch
@@ -31,24 +32,24 @@ _M32: Final = 0xFFFF_FFFF
 def mmuext_op(caller: Caller, vaddr: int, count: int, done_vaddr: int, foreign: int) -> int:
     """Do `count` operations at `vaddr`; how many were done goes to `done_vaddr`."""
     batch = mmu_batch.Batch(vaddr, count & _M32, done_vaddr, foreign & _M32)
-    if batch.nr_requests == mmu_batch.MMU_UPDATE_PREEMPTED and vaddr == 0:
-        target = caller.dom  # the last piece: `foreign` is the result
-    else:
-        target = _target(caller, batch.foreign & _M16)
     shape = layout(MmuextOp, caller.width)
+    target = caller.dom
+
+    def prepare() -> None:
+        nonlocal target
+        target = _target(caller, batch.foreign & _M16)
 
     def operate(raw: bytes) -> None:
         _one_operation(caller, target, shape.unpack_from(raw))
 
-    return mmu_batch.run(caller, batch, shape.size, operate)
+    return mmu_batch.run(caller, batch, shape.size, prepare, operate)
 
 
 def _target(caller: Caller, domid: int) -> Domain:
-    """Whose frames are meant. Raises XenError(ESRCH, EPERM)."""
-    owner = frame_owner(caller, domid)
-    if owner not in caller.host.domains:
-        raise XenError(Errno.EPERM, f"domain {domid:#x} has no page tables")
-    return caller.host.domains[owner]
+    """Whose frames are meant. Raises XenError(ESRCH, EINVAL, EPERM)."""
+    if domid in (DOMID_IO, DOMID_XEN):
+        raise XenError(Errno.EINVAL, f"domain {domid:#x} has no page tables")
+    return caller.host.domains[frame_owner(caller, domid)]
 
 
 def _one_operation(caller: Caller, target: Domain, op: MmuextOp) -> None:
@@ -98,11 +99,11 @@ def set_baseptr(caller: Caller, mfn: int) -> None:
             caller.host.descriptor_tables.drop_ldt(caller.dom, vcpu)
         old, vcpu.root_mfn = vcpu.root_mfn, mfn
         caller.current.state.cr3 = mfn << PAGE_SHIFT
-        caller.host.flush_tlb()
+        caller.host.tlb.all()
         tables.put_page_and_type(old)
         return
     caller.current.state.cr3 = mfn << PAGE_SHIFT
-    caller.host.flush_tlb()
+    caller.host.tlb.all()
 
 
 def move_to_cr3(caller: Caller, mfn: int) -> bool:
@@ -123,37 +124,37 @@ def move_to_cr3(caller: Caller, mfn: int) -> bool:
 
 def new_user_baseptr(caller: Caller, target: Domain, op: MmuextOp) -> None:
     """Which table user mode runs on (64-bit guests only)."""
-    if not caller.width.is_64:
-        raise XenError(Errno.EINVAL, "a 32-bit guest has one table for kernel and user")
     vcpu = caller.vcpu
     tables = caller.dom.page_tables
     if op.arg1 == vcpu.user_root_mfn:
         return
+    if not caller.width.is_64:
+        raise XenError(Errno.EINVAL, "a 32-bit guest has one table for kernel and user")
     if op.arg1:
         tables.get_page_and_type(op.arg1, tables.root_type)
     old, vcpu.user_root_mfn = vcpu.user_root_mfn, op.arg1
     if old:
         tables.put_page_and_type(old)
-    caller.host.flush_tlb()
+    caller.host.tlb.user()
 
 
 # --- flushes
 # -----------------------------------------------------------------------------------------
 def tlb_flush(caller: Caller, target: Domain, op: MmuextOp) -> None:
     """Flush the whole TLB. There is one CPU, so local and all are the same."""
-    caller.host.flush_tlb()
+    caller.host.tlb.all()
 
 
 def tlb_flush_multi(caller: Caller, target: Domain, op: MmuextOp) -> None:
     """The same for a set of vCPUs."""
     _check_vcpumask(caller, op.arg2)
-    caller.host.flush_tlb()
+    caller.host.tlb.all()
 
 
 def invlpg(caller: Caller, target: Domain, op: MmuextOp) -> None:
     """Flush one page; one of Xen's is passed over."""
     if caller.mem.is_guest_range(op.arg1 & ~PAGE_MASK, PAGE_SIZE):
-        caller.host.cpu.flush_tlb_page(op.arg1)
+        caller.host.tlb.page(op.arg1)
 
 
 def invlpg_multi(caller: Caller, target: Domain, op: MmuextOp) -> None:
@@ -227,7 +228,7 @@ MMUEXT_OPS: Final[dict[int, Row]] = {
     MmuextCmd.NEW_USER_BASEPTR: SubOp(MmuextOp, new_user_baseptr),
     MmuextCmd.CLEAR_PAGE: SubOp(MmuextOp, clear_page),
     MmuextCmd.COPY_PAGE: SubOp(MmuextOp, copy_page),
-    MmuextCmd.FLUSH_CACHE_GLOBAL: _NO_CACHES,
+    MmuextCmd.FLUSH_CACHE_GLOBAL: Absent(Errno.EINVAL, _NO_CACHES.reason),
     MmuextCmd.MARK_SUPER: _NO_SUPER,
     MmuextCmd.UNMARK_SUPER: _NO_SUPER,
 }

@@ -26,8 +26,16 @@ def multicall(caller: Caller, vaddr: int, nr_calls: int) -> int | None:
     Preempted says what is left, and an entry that was not finished says in itself what it still
     has to do.
     """
-    shape = layout(MulticallEntry, caller.width)
     nr_calls &= _M32
+    caller.host.tlb.hold()
+    try:
+        return _multicall(caller, vaddr, nr_calls)
+    finally:
+        caller.host.tlb.release()
+
+
+def _multicall(caller: Caller, vaddr: int, nr_calls: int) -> int | None:
+    shape = layout(MulticallEntry, caller.width)
     if not caller.mem.is_guest_handle(vaddr, nr_calls * shape.size):
         raise XenError(Errno.EFAULT, f"{nr_calls} calls at {vaddr:#x} reach Xen's region")
     for idx in range(nr_calls):

@@ -56,7 +56,7 @@ PINNED: Final = 1 << 1  # holds a type and a general reference (PGT_pinned)
 VALIDATED: Final = 1 << 2  # contents checked (PGT_validated)
 LENT: Final = 1 << 3  # a page of Xen's that its owner may map; in nobody's reservation
 
-_MAX_COUNT: Final = (1 << 31) - 1
+MAX_COUNT: Final = (1 << 31) - 1
 
 
 class FrameTable:
@@ -159,7 +159,7 @@ class FrameTable:
         """One more reference on a frame of `owner`. Raises XenError(EINVAL) if it is not its."""
         if mfn >= self.nr_frames or self.owner[mfn] != owner:
             raise XenError(Errno.EINVAL, f"mfn {mfn:#x} {self.whose(mfn)}, not d{owner}'s")
-        if self.ref_count[mfn] >= _MAX_COUNT:
+        if self.ref_count[mfn] >= MAX_COUNT:
             raise XenError(Errno.EBUSY, f"mfn {mfn:#x} has too many references")
         self.ref_count[mfn] += 1
 

@@ -17,7 +17,7 @@ from hypervisor.abi.width import Width
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.mm.entries import PAGING_MODE
 from hypervisor.mm.hole_map import HOLE
-from hypervisor.mm.walk import page_chunks, quick_walk, walk
+from hypervisor.mm.walk import leaf_finder, page_chunks, quick_walk, walk
 from hypervisor.x86.paging import PAGE_MASK, PTE_A, PTE_D, PTE_RW
 
 
@@ -53,6 +53,7 @@ class GuestMemory:
         self._limit = HOLE[width].vaddr
         self._is_64 = width.is_64
         self._quick = quick_walk(memory, self._mode)
+        self._find_leaf = leaf_finder(memory, self._mode)
 
     def is_guest_range(self, vaddr: int, size: int) -> bool:
         """Whether [vaddr, vaddr + size) touches nothing of Xen's."""
@@ -91,6 +92,10 @@ class GuestMemory:
             words = self._memory.u32 if self._mode.entry_bytes == 4 else self._memory.u64
             words[leaf.entry_maddr >> self._mode.entry_shift] = leaf.entry | wanted
         return found.maddr
+
+    def leaf_maddr(self, vaddr: int) -> int | None:
+        """Where the entry lies that maps `vaddr`, whatever it says; None where there is none."""
+        return self._find_leaf(self._cr3(), vaddr)
 
     def read(self, vaddr: int, size: int) -> bytes:
         """`size` bytes at `vaddr`. Raises XenError(EFAULT)."""

@@ -14,7 +14,7 @@ array operations.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
@@ -47,6 +47,11 @@ __all__ = ["UNLIMITED", "OutOfBudget", "PageTables", "XenSlots"]
 
 _PAE_XEN_SLOT: Final = 3  # of a PAE L3: names the L2 with Xen's slots
 _MFN_4GIB: Final = 1 << 20
+if TYPE_CHECKING:
+    from hypervisor.mm.bulk import Bulk
+
+_WORTH_BULK: Final = 64  # entries; fewer are done sooner one by one
+_WORTH_NUMPY: Final = 64 * 1024  # entries done one by one before numpy is imported for the others
 _L1: Final = int(FrameType.L1)
 _WRITABLE: Final = int(FrameType.WRITABLE)
 _ACCESSED_DIRTY: Final = PTE_A | PTE_D
@@ -78,11 +83,25 @@ class PageTables(PageTypes):
         self._shift = self.mode.entry_shift
         self._leaf_disallowed = self.disallowed[1]
         self._is_64 = width.is_64
+        self._bulk: Bulk | None = None
+        self._nr_singly = 0
 
     @property
     def root_type(self) -> FrameType:
         """The type of a top-level table."""
         return TYPE_OF_LEVEL[self.mode.levels]
+
+    def bulk(self, count: int) -> Bulk | None:
+        """Array operations for `count` leaves, where these are the quicker way."""
+        if count < _WORTH_BULK:
+            return None
+        if self._bulk is None:
+            self._nr_singly += count
+            if self._nr_singly > _WORTH_NUMPY:
+                from hypervisor.mm.bulk import Bulk
+
+                self._bulk = Bulk(self)
+        return self._bulk
 
     # --- entries -----------------------------------------------------------------
     def read_entry(self, maddr: int) -> int:
@@ -285,13 +304,15 @@ class PageTables(PageTypes):
         if kind == FrameType.SEGDESC:
             check_page(self.frames.memory, self.width, mfn)
             return
-        self.budget -= self.mode.slots[LEVEL_OF[kind]]
-        entries = self.present_entries(mfn, kind)
-        if kind == FrameType.L1:
-            self._validate_leaves(mfn, entries)
-        else:
-            self._validate_table(mfn, kind, entries)
+        nr = self.mode.slots[LEVEL_OF[kind]]
+        self.budget -= nr
+        if kind != FrameType.L1:
+            self._validate_table(mfn, kind, self.present_entries(mfn, kind))
             self._fill_xen_slots(mfn, kind)
+            return
+        bulk = self.bulk(nr)
+        if bulk is None or not bulk.validate(mfn):
+            self._validate_leaves(mfn, self.present_entries(mfn, kind))
 
     def _validate_leaves(self, mfn: int, entries: list[tuple[int, int]]) -> None:
         words = self._words
@@ -365,11 +386,13 @@ class PageTables(PageTypes):
     def _invalidate(self, mfn: int, kind: FrameType) -> None:
         if kind == FrameType.SEGDESC:
             return
-        self.budget -= self.mode.slots[LEVEL_OF[kind]]
-        entries = self.present_entries(mfn, kind)
-        if kind == FrameType.L1:
-            for _, entry in entries:
-                self._put_leaf(entry)
-        else:
-            for _, entry in entries:
+        nr = self.mode.slots[LEVEL_OF[kind]]
+        self.budget -= nr
+        if kind != FrameType.L1:
+            for _, entry in self.present_entries(mfn, kind):
                 self._put_table(mfn, entry)
+            return
+        bulk = self.bulk(nr)
+        if bulk is None or not bulk.invalidate(mfn):
+            for _, entry in self.present_entries(mfn, kind):
+                self._put_leaf(entry)
