@@ -1,12 +1,14 @@
 /*
  * bench: loops whose cost somebody outside measures.
  *
- * Command line: loop=hypercall|alu|load|store|fault|syscall|all (default all), n=COUNT (default a
- * million), and nx=0 to leave data pages executable, as Xen maps them (writes are slow there on an
- * emulated processor). Each loop prints its name, its count and the guest's own nanoseconds between
+ * Command line: loop=hypercall|alu|load|store|fault|syscall|map|batch|entry|touch|all
+ * (default all), n=COUNT (default a million), and nx=0 to leave data pages executable, as Xen maps
+ * them (writes are slow there on an emulated processor). Each loop prints its name, its count and the guest's own nanoseconds between
  * two marks, so that the host can attribute its time: "bench: begin NAME" and "bench: end NAME".
  * There is nothing to check, so it reports 0 checks.
  */
+#include "bench.h"
+
 #include "console.h"
 #include "hypercall.h"
 #include "mm.h"
@@ -121,6 +123,8 @@ static const struct loop {
 } loops[] = {
     { "hypercall", hypercall_loop }, { "alu", alu_loop },     { "load", load_loop },
     { "store", store_loop },         { "fault", fault_loop }, { "syscall", syscall_loop },
+    { "map", map_loop },             { "batch", batch_loop }, { "entry", entry_loop },
+    { "touch", touch_loop },
 };
 
 static void measure(const struct loop *loop, u64 count)

@@ -22,6 +22,7 @@ _Static_assert(sizeof(struct physdev_set_iobitmap) == 2 * sizeof(word), "");
 
 #define VMASST_CMD_enable 0
 #define VMASST_CMD_disable 1
+#define VMASST_TYPE_writable_pagetables 2
 #define VMASST_TYPE_architectural_iopl 4
 
 #define CONSOLEIO_write 0
