@@ -116,6 +116,9 @@ def _statements(elf: ElfFile) -> DomParms:
     return parms
 
 
+_BY_EMULATION: Final = frozenset({Feature.WRITABLE_PAGE_TABLES})
+
+
 def _check_interface(parms: DomParms) -> None:
     """Xen's conditions on loader and version (elf_xen_note_check), PVH-only kernels told apart.
 
@@ -138,8 +141,14 @@ def _check_interface(parms: DomParms) -> None:
 
 
 def _check_features(parms: DomParms, initial_domain: bool) -> None:
+    """What the kernel requires against what a PV domain can be.
+
+    Linux requires writable_page_tables, which a PV domain is not told to have: Xen's toolstack
+    compares required features with the supported ones of the same kernel only (xc_dom_parse_image),
+    and its stores to page tables are carried out all the same, by emulation.
+    """
     for feature in Feature:
-        known = feature in OFFERED_FEATURES or feature is Feature.DOM0
+        known = feature in OFFERED_FEATURES or feature in _BY_EMULATION or feature is Feature.DOM0
         if parms.required >> feature & 1 and not known:
             raise ImageError(
                 f"the kernel requires feature {feature.name.lower()!r}, which a PV domain has not"

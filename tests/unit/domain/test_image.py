@@ -185,7 +185,6 @@ def test_offered_feature_may_be_required(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "writable_page_tables",
         "writable_descriptor_tables",
         "auto_translated_physmap",
         "supervisor_mode_kernel",
@@ -196,6 +195,12 @@ def test_required_feature_that_pv_has_not_is_refused(name: str) -> None:
     sentence = f"^the kernel requires feature '{name}', which a PV domain has not$"
     with pytest.raises(ImageError, match=sentence):
         load((ElfNote.FEATURES, text(f"!{name}")))
+
+
+def test_kernel_may_require_to_write_its_page_tables() -> None:
+    """As Linux does: the stores are emulated."""
+    image = load((ElfNote.FEATURES, text("!writable_page_tables")))
+    assert image.required_features == 1 << 0
 
 
 def test_kernel_that_requires_dom0_starts_as_dom0_only() -> None:
