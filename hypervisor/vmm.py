@@ -85,6 +85,7 @@ class Vmm:
         self._turn: Vcpu | None = None  # who was chosen, until its slice is over
         self._turn_ends_ns = 0
         self._look_for_events = True
+        self._turn_begins = False
 
     def _connect(self) -> None:
         """Fill the slots by which lower layers call upwards."""
@@ -210,6 +211,7 @@ class Vmm:
             self._turn = vcpu
             self._turn_ends_ns = now + slice_ns
             self._look_for_events = True
+            self._turn_begins = True
             host.begin_turn(vcpu)
         return vcpu
 
@@ -230,6 +232,9 @@ class Vmm:
         if self.host.running is not vcpu:
             self._switch(dom, vcpu)
             self._look_for_events = True
+        if self._turn_begins:
+            self._turn_begins = False
+            self.host.show_runstate(vcpu)
         if self._look_for_events:
             self._look_for_events = False
             self.entry.deliver_now()

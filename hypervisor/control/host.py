@@ -7,12 +7,21 @@ control side asked for from outside; which of them may ask is decided by the cal
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
+from hypervisor.abi.errors import XenError
+from hypervisor.abi.vcpu import Runstate
 from hypervisor.abi.xen import Virq
 from hypervisor.control.xen_log import XenLog
 from hypervisor.domain.domain import Domain, DomainState, Vcpu, VcpuState
 from hypervisor.events.channels import EventChannels
+from hypervisor.events.runstate import (
+    change_runstate,
+    packed,
+    runstate_info,
+    waiting_runstate,
+)
 from hypervisor.events.time import update_time
 from hypervisor.events.timers import TimerKey, TimerKind, TimerQueue
 from hypervisor.grants.table import GrantTables
@@ -92,14 +101,19 @@ class Host:
             vcpu.state = VcpuState.RUNNABLE
             vcpu.poll_ports = ()
             self.timers.cancel(TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.POLL))
+        self._join(vcpu)
+
+    def _join(self, vcpu: Vcpu) -> None:
+        """Queue `vcpu` if nothing is in the way (vcpu_wake)."""
         if self.domain_of(vcpu).is_runnable(vcpu):
+            if vcpu.runstate.state >= Runstate.BLOCKED:
+                change_runstate(vcpu, Runstate.RUNNABLE, self.now_ns)
             self.scheduler.add(vcpu, self.now_ns)
 
     def bring_up(self, vcpu: Vcpu) -> None:
         """`vcpu` exists for the scheduler from now on."""
         vcpu.state = VcpuState.RUNNABLE
-        if self.domain_of(vcpu).is_runnable(vcpu):
-            self.scheduler.add(vcpu, self.now_ns)
+        self._join(vcpu)
 
     def block(self, vcpu: Vcpu, state: VcpuState) -> None:
         """`vcpu` waits, as `state` says for what."""
@@ -122,6 +136,8 @@ class Host:
 
     def _leave(self, vcpu: Vcpu) -> None:
         self.scheduler.remove(vcpu, self.now_ns)
+        if vcpu.runstate.state is not Runstate.RUNNING:  # else when its turn ends
+            change_runstate(vcpu, waiting_runstate(self.domain_of(vcpu), vcpu), self.now_ns)
         if vcpu is self.running:
             self.cpu.request_stop()
 
@@ -136,8 +152,7 @@ class Host:
         """Take one pause back."""
         dom.paused = max(0, dom.paused - 1)
         for vcpu in dom.vcpus:
-            if dom.is_runnable(vcpu):
-                self.scheduler.add(vcpu, self.now_ns)
+            self._join(vcpu)
 
     def shutdown(self, dom: Domain, reason: int) -> None:
         """`dom` is over by its own wish (SCHEDOP_shutdown); its memory stays for inspection.
@@ -207,10 +222,12 @@ class Host:
 
     def begin_turn(self, vcpu: Vcpu) -> None:
         """`vcpu` is about to run, and its periodic timer with it; ticks it missed are one now."""
+        change_runstate(vcpu, Runstate.RUNNING, self.now_ns)
         self._periodic_work(vcpu)
 
     def end_turn(self, vcpu: Vcpu) -> None:
         """`vcpu` lost or left the CPU: its periodic timer wakes nobody (Xen's sched_switch)."""
+        change_runstate(vcpu, waiting_runstate(self.domain_of(vcpu), vcpu), self.now_ns)
         self.timers.cancel(_periodic(vcpu))
 
     def _periodic_work(self, vcpu: Vcpu) -> None:
@@ -224,8 +241,20 @@ class Host:
         self.timers.set(_periodic(vcpu), vcpu.periodic_last_ns + vcpu.periodic_ns)
 
     def refresh_time(self, vcpu: Vcpu) -> None:
-        """Tell `vcpu` the time, as Xen does whenever it starts to run one."""
-        update_time(self.memory, vcpu, self.now_ns)
+        """Tell `vcpu`, which is on the CPU, the time, as Xen does whenever it starts to run one."""
+        info = update_time(self.memory, vcpu, self.now_ns)
+        self._write_area(vcpu.time_vaddr, info)
+
+    def show_runstate(self, vcpu: Vcpu) -> None:
+        """Bring the run-state area of `vcpu`, which is on the CPU, up to date."""
+        if vcpu.runstate_vaddr:
+            self._write_area(vcpu.runstate_vaddr, packed(runstate_info(vcpu), vcpu.width))
+
+    def _write_area(self, vaddr: int, data: bytes) -> None:
+        """What the guest has unmapped meanwhile it does not get."""
+        if vaddr:
+            with suppress(XenError):
+                self.current.mem.write(vaddr, data)
 
 
 def _periodic(vcpu: Vcpu) -> TimerKey:

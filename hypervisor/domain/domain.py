@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from hypervisor.abi.layout import layout
+from hypervisor.abi.vcpu import Runstate
 from hypervisor.abi.width import Width
 from hypervisor.abi.xen import VcpuInfo
 from hypervisor.domain.symbols import Symbols
@@ -79,6 +80,15 @@ class VcpuStats:
 
 
 @dataclass(slots=True)
+class RunstateAccount:
+    """How long a vCPU was in each run-state (events.runstate), ns."""
+
+    state: Runstate = Runstate.OFFLINE
+    since_ns: int = 0
+    time_ns: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+
+
+@dataclass(slots=True)
 class Vcpu:
     """One virtual CPU of a domain."""
 
@@ -117,6 +127,9 @@ class Vcpu:
     periodic_ns: int = 0  # VCPUOP_set_periodic_timer, 0 when off
     periodic_last_ns: int = 0  # its last tick
     time_version: int = 0
+    runstate: RunstateAccount = field(default_factory=RunstateAccount)
+    runstate_vaddr: int = 0  # where the guest wants to read it, 0 nowhere
+    time_vaddr: int = 0  # where it wants a second vcpu_time_info
     calls: CallLog = field(default_factory=CallLog)  # hypercalls: how many, the latest
     stats: VcpuStats = field(default_factory=VcpuStats)
 

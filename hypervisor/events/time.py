@@ -32,8 +32,8 @@ def tsc_of(now_ns: int) -> int:
     return now_ns & 0xFFFF_FFFF_FFFF_FFFF
 
 
-def update_time(memory: MachineMemory, vcpu: Vcpu, now_ns: int) -> None:
-    """Tell `vcpu` the system time that belongs to the present TSC."""
+def update_time(memory: MachineMemory, vcpu: Vcpu, now_ns: int) -> bytes:
+    """Tell `vcpu` the system time that belongs to the present TSC; its vcpu_time_info."""
     vcpu.time_version = vcpu.time_version + 2 & 0xFFFF_FFFE
     _TIME.pack_into(
         memory.view,
@@ -46,6 +46,8 @@ def update_time(memory: MachineMemory, vcpu: Vcpu, now_ns: int) -> None:
         TSC_SHIFT,
         XEN_PVCLOCK_TSC_STABLE_BIT,
     )
+    at = vcpu.vcpu_info_maddr + TIME_OFFSET
+    return memory.read(at, _TIME.size)
 
 
 def update_wallclock(memory: MachineMemory, dom: Domain) -> None:

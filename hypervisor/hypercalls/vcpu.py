@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from hypervisor.abi.errno import Errno
@@ -10,18 +11,25 @@ from hypervisor.abi.layout import layout
 from hypervisor.abi.sched import ShutdownReason
 from hypervisor.abi.vcpu import (
     VcpuOp,
+    VcpuRegisterRunstateMemoryArea,
+    VcpuRegisterTimeMemoryArea,
     VcpuRegisterVcpuInfo,
+    VcpuRunstateInfo,
     VcpuSetPeriodicTimer,
     VcpuSetSingleshotTimer,
 )
+from hypervisor.abi.width import Width
 from hypervisor.abi.xen import HypercallNr
 from hypervisor.domain.domain import PENDING_SEL_OFFSET, VCPU_INFO_BYTES, Vcpu, VcpuState
+from hypervisor.events.runstate import packed, runstate_info, runstate_info_now
 from hypervisor.events.timers import TimerKey, TimerKind
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import Absent, Row, SubOp, hypercall, subops
 from hypervisor.mm.frames import FrameType
 from hypervisor.x86.paging import PAGE_SHIFT, PAGE_SIZE
 
+VCPU_RUNSTATE_BYTES: Final = {width: layout(VcpuRunstateInfo, width).size for width in Width}
+VCPU_TIME_BYTES: Final = 32  # struct vcpu_time_info
 _MIN_PERIOD_NS: Final = 1_000_000
 _MAX_PERIOD_NS: Final = (1 << 62) - 1  # STIME_DELTA_MAX
 
@@ -102,6 +110,38 @@ def down(caller: Caller, vcpu: Vcpu) -> None:
     caller.host.block(vcpu, VcpuState.DOWN)
 
 
+def get_runstate_info(caller: Caller, vcpu: Vcpu, vaddr: int) -> None:
+    """How long the vCPU was in each run-state, up to now, to `vaddr`."""
+    caller.mem.write(vaddr, packed(runstate_info_now(vcpu, caller.host.now_ns), caller.width))
+
+
+def register_runstate_memory_area(
+    caller: Caller, vcpu: Vcpu, arg: VcpuRegisterRunstateMemoryArea
+) -> None:
+    """Keep the vCPU's run-state where the guest says; an address that is none later is no error."""
+    vcpu.runstate_vaddr = _area(caller, arg.addr, VCPU_RUNSTATE_BYTES[caller.width])
+    info = runstate_info(vcpu)
+    if vcpu is not caller.vcpu:
+        info = runstate_info_now(vcpu, caller.host.now_ns)
+    with suppress(XenError):
+        caller.mem.write(vcpu.runstate_vaddr, packed(info, caller.width))
+
+
+def register_time_memory_area(caller: Caller, vcpu: Vcpu, arg: VcpuRegisterTimeMemoryArea) -> None:
+    """Keep a copy of the vCPU's vcpu_time_info where the guest says."""
+    vcpu.time_vaddr = _area(caller, arg.addr, VCPU_TIME_BYTES)
+    if vcpu is caller.vcpu:
+        caller.host.refresh_time(vcpu)
+
+
+def _area(caller: Caller, addr: int, size: int) -> int:
+    """The linear address in an area's argument. Raises XenError(EFAULT) for one of Xen's."""
+    vaddr = addr if caller.width.is_64 else addr & 0xFFFF_FFFF
+    if not caller.mem.is_guest_handle(vaddr, size):
+        raise XenError(Errno.EFAULT, f"an area at {vaddr:#x} would be Xen's")
+    return vaddr
+
+
 def _require_self(caller: Caller, vcpu: Vcpu) -> None:
     if vcpu is not caller.vcpu:
         raise XenError(Errno.EINVAL, f"{caller.vcpu.name} sets the timer of {vcpu.name}")
@@ -114,9 +154,9 @@ VCPU_OPS: Final[dict[int, Row]] = {
     VcpuOp.UP: SubOp(None, up),
     VcpuOp.DOWN: SubOp(None, down),
     VcpuOp.IS_UP: SubOp(None, is_up),
-    VcpuOp.GET_RUNSTATE_INFO: Absent(Errno.ENOSYS, "run-state accounts are not kept yet"),
-    VcpuOp.REGISTER_RUNSTATE_MEMORY_AREA: Absent(
-        Errno.ENOSYS, "run-state accounts are not kept yet"
+    VcpuOp.GET_RUNSTATE_INFO: SubOp(VcpuRunstateInfo, get_runstate_info),
+    VcpuOp.REGISTER_RUNSTATE_MEMORY_AREA: SubOp(
+        VcpuRegisterRunstateMemoryArea, register_runstate_memory_area
     ),
     VcpuOp.SET_PERIODIC_TIMER: SubOp(VcpuSetPeriodicTimer, set_periodic_timer),
     VcpuOp.STOP_PERIODIC_TIMER: SubOp(None, stop_periodic_timer),
@@ -125,7 +165,9 @@ VCPU_OPS: Final[dict[int, Row]] = {
     VcpuOp.REGISTER_VCPU_INFO: SubOp(VcpuRegisterVcpuInfo, register_vcpu_info),
     VcpuOp.SEND_NMI: Absent(Errno.ENOSYS, "NMIs are not delivered yet"),
     VcpuOp.GET_PHYSID: Absent(Errno.EINVAL, "no vCPU is pinned to a physical CPU"),
-    VcpuOp.REGISTER_VCPU_TIME_MEMORY_AREA: Absent(Errno.ENOSYS, "time areas are not kept yet"),
+    VcpuOp.REGISTER_VCPU_TIME_MEMORY_AREA: SubOp(
+        VcpuRegisterTimeMemoryArea, register_time_memory_area
+    ),
 }
 subops(HypercallNr.VCPU_OP, VCPU_OPS)
 
@@ -141,6 +183,8 @@ def vcpu_op(caller: Caller, operation: int, vcpu_id: int, vaddr: int) -> int:
         raise XenError(row.errno, row.reason)
     if row.argument is None:
         return row.handler(caller, vcpu) or 0
+    if operation == VcpuOp.GET_RUNSTATE_INFO:  # nothing is read, all is written
+        return row.handler(caller, vcpu, vaddr) or 0
     shape = layout(row.argument, caller.width)
     argument = shape.unpack_from(caller.mem.read(vaddr, shape.size))
     return row.handler(caller, vcpu, argument) or 0

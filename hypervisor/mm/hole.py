@@ -35,6 +35,7 @@ from hypervisor.x86.paging import (
     PTE_NX,
     PTE_P,
     PTE_RW,
+    PTE_US,
     PagingMode,
 )
 
@@ -42,7 +43,7 @@ INVALID_M2P_32: Final = 0xFFFF_FFFF
 INVALID_M2P_64: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 
-_TABLE_FLAGS: Final = PTE_P | PTE_RW | PTE_A | PTE_D
+_TABLE_FLAGS: Final = PTE_P | PTE_RW | PTE_US | PTE_A | PTE_D
 
 
 def _leaf_flags(mode: PagingMode) -> int:
@@ -138,9 +139,10 @@ class XenMappings:
             slots: dict[int, int] = {}
             builder = _TableBuilder(self.frames, mode, _top_level(mode))
             vaddr = HOLE[width].m2p_vaddr
+            flags = _leaf_flags(mode) | (PTE_US if width.is_64 else 0)  # its kernel is in ring 3
             with builder.all_or_nothing():
                 for mfn in self.m2p.table_frames(width):
-                    entry = mfn << PAGE_SHIFT | _leaf_flags(mode)
+                    entry = mfn << PAGE_SHIFT | flags
                     builder.write(builder.leaf_entry(vaddr, slots), entry)
                     vaddr += PAGE_SIZE
             self._m2p_slots[width] = slots

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -21,10 +22,12 @@ from typing import Final
 GRUB_PACKAGE: Final = "grub-xen-host"
 GRUB_32: Final = "usr/lib/grub-xen/grub-i386-xen.bin"
 GRUB_64: Final = "usr/lib/grub-xen/grub-x86_64-xen.bin"
+LINUX_PACKAGE: Final = "linux-image-amd64"  # depends on the one that has the kernel
 GRUB_PVH: Final = "usr/lib/grub-xen/grub-i386-xen_pvh.bin"
 
 _TIMEOUT_S: Final = 300
 _VERSION_FILE: Final = ".ring1-version"
+_DEPENDS_FILE: Final = ".ring1-depends"
 
 
 class Unavailable(Exception):
@@ -46,6 +49,18 @@ def debian_file(package: str, path: str) -> Path:
 def debian_tree(package: str) -> Path:
     """Where a Debian package is unpacked, fetched if need be. Raises Unavailable."""
     return _package_root(package)
+
+
+def linux_kernel() -> Path:
+    """The newest stock kernel for amd64, a bzImage. Raises Unavailable."""
+    depends = (_package_root(LINUX_PACKAGE) / _DEPENDS_FILE).read_text()
+    found = re.search(r"linux-image-[\w.+-]+", depends)
+    if found is None:
+        raise Unavailable(f"Debian's package {LINUX_PACKAGE} depends on no kernel: {depends!r}")
+    kernels = list((_package_root(found[0]) / "boot").glob("vmlinuz-*"))
+    if len(kernels) != 1:
+        raise Unavailable(f"Debian's package {found[0]} has {len(kernels)} kernels")
+    return kernels[0]
 
 
 def package_version(package: str) -> str:
@@ -85,6 +100,8 @@ def _fetch(package: str, root: Path) -> None:
         _run(["dpkg-deb", "-x", str(archives[0]), str(unpacked)], scratch)
         version = _run(["dpkg-deb", "-f", str(archives[0]), "Version"], scratch)
         (unpacked / _VERSION_FILE).write_text(version)
+        depends = _run(["dpkg-deb", "-f", str(archives[0]), "Depends"], scratch)
+        (unpacked / _DEPENDS_FILE).write_text(depends)
         unpacked.rename(root)
 
 

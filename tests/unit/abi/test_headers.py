@@ -60,6 +60,7 @@ PREFIXES: Final = {
     "MmuCommand": "MMU_",
     "MmuextCmd": "MMUEXT_",
     "PhysdevOp": "PHYSDEVOP_",
+    "Runstate": "RUNSTATE_",
     "SchedOp": "SCHEDOP_",
     "Segbase": "SEGBASE_",
     "ShutdownReason": "SHUTDOWN_",
