@@ -28,7 +28,7 @@ from hypervisor.hypercalls.mmuext import move_to_cr3
 from hypervisor.machine.cpu import Cpu, StateAccess, Stop
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.state import CpuState
-from hypervisor.mm.audit import AuditSubject
+from hypervisor.mm.audit_subject import AuditSubject
 from hypervisor.mm.guest_memory import GuestMemory
 from hypervisor.probes import Probes
 from hypervisor.sched.round_robin import RoundRobin

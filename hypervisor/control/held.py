@@ -6,7 +6,7 @@ from itertools import chain
 
 from hypervisor.control.host import Host
 from hypervisor.domain.domain import Domain
-from hypervisor.mm.audit import AuditSubject
+from hypervisor.mm.audit_subject import AuditSubject
 from hypervisor.mm.frames import FrameType
 from hypervisor.x86.paging import PAGE_SHIFT, PTE_P, pte_mfn
 

@@ -12,12 +12,12 @@ Whole tables and whole columns are taken at once (numpy): a machine of 512 MB ta
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from hypervisor.mm.audit_subject import AuditError, AuditSubject
 from hypervisor.mm.entries import LEVEL_OF
 from hypervisor.mm.frames import (
     ALLOCATED,
@@ -32,23 +32,11 @@ from hypervisor.mm.frames import (
 from hypervisor.mm.pagetables import PageTables
 from hypervisor.x86.paging import PAGE_SHIFT, PTE_A, PTE_D, PTE_FRAME, PTE_P, PTE_RW
 
+__all__ = ["AuditError", "AuditSubject", "audit"]
+
 _MOST_SHOWN: Final = 20
 
 Column = npt.NDArray[Any]
-
-
-class AuditError(Exception):
-    """The frame table contradicts the page tables; the message lists the differences."""
-
-
-@dataclass(slots=True)
-class AuditSubject:
-    """What one domain holds besides what its tables say."""
-
-    tables: PageTables
-    typed: list[tuple[int, FrameType]] = field(default_factory=list)  # held with a type reference
-    lent: list[int] = field(default_factory=list)  # Xen pages that it may map
-    may_map_others: bool = False  # privileged: frames of other domains, never Xen's
 
 
 def audit(frames: FrameTable, subjects: Iterable[AuditSubject]) -> None:
