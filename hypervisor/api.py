@@ -253,7 +253,7 @@ class Machine:
             host_clock=clock == "host",
             native_clock=native_clock,
         )
-        self._audit = audit or self.always_audit
+        self.audits = audit or self.always_audit
         self.domains: dict[int, DomainHandle] = {}
         self.on_entry: list[Callable[[Entry], None]] = []
         self._told = self._entered  # one object, so that it is seen to be the same
@@ -396,7 +396,7 @@ class Machine:
         audit(self.vmm.host.frames, self.vmm.audit_subjects())
 
     def _check(self) -> None:
-        if self._audit:
+        if self.audits:
             self.audit()
 
     # --- looking

@@ -53,6 +53,17 @@ class XenMemoryReservation:
     domid: U16
 
 
+# `in` is a keyword here
+@abi_struct(size32=44, size64=72)
+@dataclass(slots=True)
+class XenMemoryExchange:
+    """struct xen_memory_exchange."""
+
+    in_: XenMemoryReservation
+    out: XenMemoryReservation
+    nr_exchanged: XenUlong = 0  # in and out: how many input extents are done
+
+
 @abi_struct(size32=12, size64=24)
 @dataclass(slots=True)
 class XenMachphysMfnList:

@@ -19,12 +19,14 @@ from hypervisor.abi.memory import (
     XenMachphysMapping,
     XenMachphysMfnList,
     XenmemOp,
+    XenMemoryExchange,
     XenMemoryMap,
     XenMemoryReservation,
 )
 from hypervisor.abi.xen import HypercallNr, SharedInfo
 from hypervisor.domain.domain import Domain
 from hypervisor.hypercalls.caller import Caller
+from hypervisor.hypercalls.memory_exchange import MAX_ORDER, exchange
 from hypervisor.hypercalls.table import (
     Absent,
     Preempted,
@@ -41,7 +43,6 @@ from hypervisor.x86.paging import PAGE_SHIFT, PAGE_SIZE
 
 MEMOP_EXTENT_SHIFT: Final = 6  # above it in the operation: how many extents were done before
 MAX_EXTENTS: Final = 0xFFFF_FFFF >> MEMOP_EXTENT_SHIFT
-MAX_ORDER: Final = 9  # CONFIG_DOMU_MAX_ORDER
 _OPERATION_MASK: Final = (1 << MEMOP_EXTENT_SHIFT) - 1
 _FRAMES_PER_PIECE: Final = 1024
 _ENTRIES_PER_PIECE: Final = 16384  # of page tables that go with frames given back
@@ -236,7 +237,7 @@ MEMORY_OPS: Final[dict[int, Row]] = {
     XenmemOp.ADD_TO_PHYSMAP: _TRANSLATED,
     XenmemOp.MEMORY_MAP: SubOp(XenMemoryMap, memory_map, copy_back=True),
     XenmemOp.MACHINE_MEMORY_MAP: Absent(Errno.EPERM, "the machine's map is the hardware domain's"),
-    XenmemOp.EXCHANGE: Absent(Errno.ENOSYS, "exchanging frames is not there yet"),
+    XenmemOp.EXCHANGE: SubOp(XenMemoryExchange, exchange),
     XenmemOp.MACHPHYS_MAPPING: SubOp(XenMachphysMapping, machphys_mapping, copy_back=True),
     XenmemOp.SET_MEMORY_MAP: _PRIVILEGED,
     XenmemOp.MAXIMUM_GPFN: SubOp(None, _about),
@@ -272,4 +273,6 @@ def memory_op(caller: Caller, command: int, vaddr: int) -> int:
         raise XenError(Errno.EINVAL, f"{done} extents were done of an operation without extents")
     if operation in _ABOUT:
         return _about(caller, operation, vaddr)
+    if operation == XenmemOp.EXCHANGE:
+        return exchange(caller, vaddr)
     return call_subop(caller, MEMORY_OPS, operation, vaddr)

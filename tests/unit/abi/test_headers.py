@@ -91,6 +91,7 @@ MEMBERS: Final = {
     "EvtchnStatus.u": "u.virq",
     "EvtchnStatus.u_port": "u.interdomain.port",
     "XenconsInterface.in_": "in",
+    "XenMemoryExchange.in_": "in",
 }
 
 #: Numbers that are an expression of the headers, or are no name in Python.

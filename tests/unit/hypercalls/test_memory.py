@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from hypervisor.abi.errno import Errno
+from hypervisor.abi.layout import layout
 from hypervisor.abi.memory import (
     XenMachphysMapping,
     XenMachphysMfnList,
     XenmemOp,
+    XenMemoryExchange,
     XenMemoryMap,
     XenMemoryReservation,
 )
@@ -251,3 +253,101 @@ class TestQuestions:
     def test_what_is_not_there(self, guest: Guest, operation: int, errno: Errno) -> None:
         with refused(errno, r"."):
             guest.call(HypercallNr.MEMORY_OP, operation, guest.data)
+
+
+def swap(
+    guest: Guest,
+    given: list[int],
+    wanted: list[int],
+    *,
+    in_order: int = 0,
+    out_order: int = 0,
+    done: int = 0,
+    domids: tuple[int, int] = (DOMID_SELF, DOMID_SELF),
+) -> tuple[int | None, int]:
+    """XENMEM_exchange; the result and how many were exchanged, refused or not."""
+    word = guest.width.word_bytes
+    lists = []
+    for at, numbers in ((LIST, given), (2 * LIST, wanted)):
+        lists.append(guest.put(b"".join(n.to_bytes(word, "little") for n in numbers), at))
+    arg = XenMemoryExchange(
+        XenMemoryReservation(lists[0], len(given), in_order, 0, domids[0]),
+        XenMemoryReservation(lists[1], len(wanted), out_order, 0, domids[1]),
+        done,
+    )
+    result = guest.op(HypercallNr.MEMORY_OP, XenmemOp.EXCHANGE, arg)
+    return result, arg.nr_exchanged
+
+
+def exchanged(guest: Guest) -> int:
+    """nr_exchanged as it stands in the guest's argument."""
+    shape = layout(XenMemoryExchange, guest.width)
+    argument: XenMemoryExchange = shape.unpack_from(guest.get(shape.size))
+    return argument.nr_exchanged
+
+
+class TestExchange:
+    def test_frames_for_as_many_others(self, guest: Guest) -> None:
+        given, before = spare(guest, 3), held(guest)
+        assert swap(guest, given, [500, 501, 502]) == (0, 3)
+        raw = guest.get(3 * guest.width.word_bytes, 2 * LIST)
+        size = guest.width.word_bytes
+        new = [int.from_bytes(raw[at : at + size], "little") for at in range(0, len(raw), size)]
+        assert [guest.host.m2p.get(mfn) for mfn in new] == [500, 501, 502]
+        assert all(guest.host.frames.owner[mfn] == guest.dom.domid for mfn in new)
+        assert held(guest) == before
+        assert len({*new, *given}) > 3
+
+    def test_single_frames_for_some_that_lie_together(self, guest: Guest) -> None:
+        assert swap(guest, spare(guest, 8), [512, 516], out_order=2) == (0, 8)
+        size = guest.width.word_bytes
+        first = int.from_bytes(guest.get(size, 2 * LIST), "little")
+        assert first % 4 == 0
+        assert [guest.host.m2p.get(first + at) for at in range(4)] == [512, 513, 514, 515]
+
+    def test_and_back(self, guest: Guest) -> None:
+        swap(guest, spare(guest, 4), [512], out_order=2)
+        first = int.from_bytes(guest.get(guest.width.word_bytes, 2 * LIST), "little")
+        assert swap(guest, [first], [600, 601, 602, 603], in_order=2) == (0, 1)
+        assert guest.host.frames.owner[first] == OWNER_FREE
+
+    def test_a_frame_in_use_stops_it_there(self, guest: Guest) -> None:
+        one, other = spare(guest, 2)
+        in_use = guest.spare_frame()
+        with refused(Errno.EINVAL, r"cannot be exchanged$"):
+            swap(guest, [one, in_use, other], [500, 501, 502])
+        assert exchanged(guest) == 1
+        owner = guest.host.frames.owner
+        assert (owner[one], owner[other]) == (OWNER_FREE, guest.dom.domid)
+
+    def test_a_chunk_that_fails_changes_nothing(self, guest: Guest) -> None:
+        one, before = *spare(guest, 1), held(guest)
+        for second in (one, guest.dom.shared_info_mfn, 0xFFFF_FFFF, guest.vcpu.root_mfn):
+            with refused(Errno.EINVAL, r"cannot be exchanged$"):
+                swap(guest, [one, second], [512], out_order=1)
+            assert exchanged(guest) == 0
+        assert held(guest) == before
+        assert guest.host.frames.owner[one] == guest.dom.domid
+
+    def test_sizes_must_agree(self, guest: Guest) -> None:
+        with refused(Errno.EINVAL, r"^0x2 frames for 0x1$"):
+            swap(guest, spare(guest, 2), [500])
+        with refused(Errno.EINVAL, r"^3 done of 2"):
+            swap(guest, spare(guest, 2), [500, 501], done=3)
+        with refused(Errno.EPERM, r"^extents of order 10, 0$"):
+            swap(guest, [0], [500], in_order=10)
+
+    def test_what_was_done_is_passed_over(self, guest: Guest) -> None:
+        given = spare(guest, 2)
+        assert swap(guest, given, [500, 501], done=1) == (0, 2)
+        owner = guest.host.frames.owner
+        assert (owner[given[0]], owner[given[1]]) == (guest.dom.domid, OWNER_FREE)
+
+    def test_ones_own_domain_or_with_privilege(self, guest: Guest) -> None:
+        Guest(guest.machine, guest.width)
+        with refused(Errno.EPERM, r"may not act on d2$"):
+            swap(guest, [1], [2], domids=(2, 2))
+        with refused(Errno.EINVAL, r"."):
+            swap(guest, [1], [2], domids=(DOMID_SELF, 1))
+        with refused(Errno.ESRCH, r"."):
+            swap(guest, [1], [2], domids=(99, 99))

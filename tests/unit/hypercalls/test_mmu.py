@@ -94,6 +94,7 @@ class TestUpdates:
         guest.dom.page_tables.get_page_and_type(mfn, FrameType.SEGDESC)
         with refused(Errno.EINVAL, r"type SEGDESC"):
             update(guest, (mfn << 12, 0))
+        guest.dom.page_tables.put_page_and_type(mfn)
 
 
 def test_the_upper_half_of_a_two_level_entry_is_dropped() -> None:
