@@ -13,6 +13,7 @@ from hypervisor.hypercalls.table import Absent, Row, SubOp, call_subop, hypercal
 
 _M32: Final = 0xFFFF_FFFF
 _NR_PORTS: Final = 65536
+_EXTENDED_CR3: Final = 1 << VmAssistType.PAE_EXTENDED_CR3
 _ASSISTS_32: Final = frozenset(VmAssistType) - {VmAssistType.M2P_STRICT}
 _ASSISTS_64: Final = frozenset(VmAssistType)
 
@@ -32,6 +33,7 @@ def vm_assist(caller: Caller, command: int, kind: int) -> int:
             caller.dom.vm_assist &= ~(1 << kind)
         case _:
             raise XenError(Errno.ENOSYS, f"vm_assist command {command} is unknown")
+    caller.dom.page_tables.extended_cr3 = bool(caller.dom.vm_assist & _EXTENDED_CR3)
     return 0
 
 

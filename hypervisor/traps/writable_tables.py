@@ -21,6 +21,8 @@ from typing import Final
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.width import Width
 from hypervisor.abi.xen import VmAssistType
+from hypervisor.domain.domain import Domain
+from hypervisor.machine.state import CR3, RIP
 from hypervisor.mm.entries import PAGING_MODE
 from hypervisor.mm.frames import FrameType
 from hypervisor.mm.guest_memory import GuestFault
@@ -36,7 +38,7 @@ from hypervisor.x86.flags import (
     PFEC_RESERVED,
     PFEC_WRITE,
 )
-from hypervisor.x86.memory_write import ARITHMETIC_FLAGS, Change, MemoryWrite, decode
+from hypervisor.x86.memory_write import ARITHMETIC_FLAGS, MemoryWrite, decode
 from hypervisor.x86.paging import PAGE_MASK, PAGE_SHIFT, PTE_FRAME, PTE_P, PTE_RW
 
 VMASST_WRITABLE_PAGETABLES: Final = 1 << VmAssistType.WRITABLE_PAGETABLES
@@ -56,10 +58,10 @@ class WritableTables:
     def __init__(self, current: Current) -> None:
         self._current = current
         self._state = current.state
+        self._q = current.state.q
         self._frames = current.frames
         memory = current.frames.memory
         self._view = memory.view
-        self._words = {True: memory.u64, False: memory.u32}
         self._find_leaf = {width: leaf_finder(memory, PAGING_MODE[width]) for width in Width}
         self._decoded: dict[tuple[int, int], tuple[bytes, MemoryWrite | None]] = {}
 
@@ -69,42 +71,35 @@ class WritableTables:
         current = self._current
         if error_code & _FAULT_BITS != _WRITE_TO_PRESENT:
             return False
-        dom = current.dom
-        if not dom.vm_assist & VMASST_WRITABLE_PAGETABLES or not current.in_kernel:
+        if not current.dom.vm_assist & VMASST_WRITABLE_PAGETABLES or not current.in_kernel:
             return False
-        if not current.mem.is_guest_range(vaddr, 1):
-            return False
-        table = self._table_behind(vaddr)
+        table = self._table_behind(vaddr, current.dom)
         if table is None:
             return False
-        instruction = self._instruction()
-        if instruction is None:
-            return False
-        return self._emulate(instruction, vaddr, table)
+        flags = self._state.segment_flags(CS)
+        bits = 64 if flags & _CODE_L else 32 if flags & _CODE_D else 16
+        instruction = self._instruction(bits)
+        return instruction is not None and self._emulate(instruction, bits, vaddr, table)
 
-    def _table_behind(self, vaddr: int) -> int | None:
-        """The frame of this domain's leaf table that `vaddr` is a read-only mapping of."""
-        dom = self._current.dom
-        tables = dom.page_tables
-        leaf = self._find_leaf[dom.width](self._state.cr3, vaddr)
+    def _table_behind(self, vaddr: int, dom: Domain) -> int | None:
+        """The frame of the domain's leaf table that `vaddr` is a read-only mapping of."""
+        leaf = self._find_leaf[dom.width](self._q[CR3], vaddr)
         if leaf is None:
             return None
-        entry = tables.read_entry(leaf)
-        if entry & (PTE_P | PTE_RW) != PTE_P:
-            return None
+        entry = dom.page_tables.read_entry(leaf)
         mfn = (entry & PTE_FRAME) >> PAGE_SHIFT
         frames = self._frames
-        if mfn >= frames.nr_frames or frames.owner[mfn] != dom.domid:
+        if entry & (PTE_P | PTE_RW) != PTE_P or mfn >= frames.nr_frames:
             return None
-        return mfn if frames.type[mfn] == _L1 and frames.type_count[mfn] else None
+        is_table = frames.type[mfn] == _L1 and frames.type_count[mfn]
+        return mfn if is_table and frames.owner[mfn] == dom.domid else None
 
     # --- the instruction ---------------------------------------------------------------------
-    def _instruction(self) -> MemoryWrite | None:
+    def _instruction(self, bits: int) -> MemoryWrite | None:
         """What RIP points to; None if it is nothing that is emulated."""
-        state = self._state
-        flags = state.segment_flags(CS)
-        bits = 64 if flags & _CODE_L else 32 if flags & _CODE_D else 16
-        vaddr = state.rip if bits == 64 else state.rip + state.segment_base(CS) & _M32
+        vaddr = self._q[RIP]
+        if bits != 64:
+            vaddr = vaddr + self._state.segment_base(CS) & _M32
         known = self._decoded.get((vaddr, bits))
         if known is not None and self._is_still(vaddr, known[0]):
             return known[1]
@@ -136,30 +131,41 @@ class WritableTables:
         return code
 
     # --- doing it ----------------------------------------------------------------------------
-    def _emulate(self, instruction: MemoryWrite, fault_vaddr: int, mfn: int) -> bool:
-        state = self._state
-        next_rip = state.rip + instruction.length
-        vaddr = self._operand_vaddr(instruction, next_rip)
-        size = instruction.size
-        if (vaddr ^ fault_vaddr) & ~PAGE_MASK or vaddr & size - 1:
+    def _emulate(self, instruction: MemoryWrite, bits: int, fault_vaddr: int, mfn: int) -> bool:
+        state, q = self._state, self._q
+        next_rip = q[RIP] + instruction.length & (_M64 if bits == 64 else _M32)
+        vaddr = instruction.offset(q, next_rip)
+        segment = instruction.address.segment
+        if bits != 64:
+            vaddr = vaddr + state.segment_base(segment) & _M32
+        elif segment >= FS:
+            vaddr = vaddr + state.segment_base(segment) & _M64
+        if (vaddr ^ fault_vaddr) & ~PAGE_MASK or vaddr & instruction.size - 1:
             return False  # Xen does naturally aligned stores within the page that faulted
         maddr = mfn << PAGE_SHIFT | vaddr & PAGE_MASK
-        old = int.from_bytes(self._view[maddr : maddr + size], "little") if instruction.reads else 0
-        rflags = state.rflags if instruction.reads else 0
-        change = instruction.change(old, rflags, state.q)
-        is_written = change.new is not None and not (instruction.reads and change.new == old)
+        if instruction.reads:
+            is_done = self._modify(instruction, maddr)
+        else:
+            is_done = self._write(instruction, maddr, instruction.value(q))
+        if is_done:
+            q[RIP] = next_rip
+        return is_done
+
+    def _modify(self, instruction: MemoryWrite, maddr: int) -> bool:
+        """Write what comes of the old value; then registers and flags are as that leaves them."""
+        state = self._state
+        old = int.from_bytes(self._view[maddr : maddr + instruction.size], "little")
+        rflags = state.rflags
+        change = instruction.change(old, rflags, self._q)
+        is_written = change.new is not None and change.new != old
         if is_written and not self._write(instruction, maddr, change.new or 0):
             return False
-        self._finish(instruction, change, rflags, next_rip)
+        for part, value in change.registers:
+            state.set_gpr(part.number, part.into(state.gpr(part.number), value))
+        if change.flags is not None:
+            rflags = rflags & ~ARITHMETIC_FLAGS | change.flags & ARITHMETIC_FLAGS
+        state.rflags = rflags & ~EFLAGS_RF
         return True
-
-    def _operand_vaddr(self, instruction: MemoryWrite, next_rip: int) -> int:
-        state = self._state
-        vaddr = instruction.offset(state.q, next_rip)
-        segment = instruction.address.segment
-        if state.is_long_code:
-            return vaddr + state.segment_base(segment) & _M64 if segment >= FS else vaddr
-        return vaddr + state.segment_base(segment) & _M32
 
     def _write(self, instruction: MemoryWrite, maddr: int, value: int) -> bool:
         """Validate and store a whole entry, of which `value` is at least a part."""
@@ -184,13 +190,3 @@ class WritableTables:
     def _is_upper_half_first(self, instruction: MemoryWrite, maddr: int, value: int) -> bool:
         is_upper_half = instruction.size == 4 and bool(maddr & 4) and not instruction.is_locked
         return is_upper_half and self._current.dom.width is Width.X86_32P and bool(value & PTE_P)
-
-    def _finish(self, done: MemoryWrite, change: Change, rflags: int, next_rip: int) -> None:
-        """Registers, flags and RIP as the instruction leaves them."""
-        state = self._state
-        for part, value in change.registers:
-            state.set_gpr(part.number, part.into(state.gpr(part.number), value))
-        if change.flags is not None:
-            rflags = rflags & ~(ARITHMETIC_FLAGS | EFLAGS_RF) | change.flags & ARITHMETIC_FLAGS
-            state.rflags = rflags
-        state.rip = next_rip if state.is_long_code else next_rip & _M32

@@ -119,11 +119,14 @@ class MemoryWrite:
             at = at + signed // bits * self.size & self.address.mask
         return at
 
+    def value(self, registers: Any) -> int:
+        """The register or the immediate: what a plain move stores."""
+        source = self.source
+        return self.immediate if source is None else source.of(registers[source.number])
+
     def change(self, old: int, flags: int, registers: Any) -> Change:
         """What is to be done, given the operand's old value."""
-        source = self.source
-        value = self.immediate if source is None else source.of(registers[source.number])
-        return self.operation(old, Inputs(value, flags, registers), 8 * self.size)
+        return self.operation(old, Inputs(self.value(registers), flags, registers), 8 * self.size)
 
 
 # --- what each instruction does

@@ -6,6 +6,7 @@ import pytest
 
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.width import Width
+from hypervisor.mm import pagetables
 from hypervisor.mm.entries import DISALLOWED, PTE_GUEST_KERNEL, TYPE_OF_LEVEL
 from hypervisor.mm.frames import OWNER_FREE, PINNED, FrameType
 from hypervisor.x86.paging import PTE_A, PTE_D, PTE_G, PTE_NX, PTE_PSE, PTE_RW, PTE_US
@@ -368,3 +369,15 @@ def test_a_two_level_l2_has_1008_slots_of_the_guests(small: SmallMachine) -> Non
     small.tables.pin(l2, FrameType.L2)
     small.update(l2, 1007, l1 << 12 | P)
     assert small.counts(l1)[:2] == (FrameType.L1, 1)
+
+
+@ONLY_PAE
+def test_a_pae_root_lies_below_4_gib_unless_cr3_is_extended(
+    small: SmallMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that large is not needed to see it: the limit is pulled down."""
+    monkeypatch.setattr(pagetables, "_MFN_4GIB", 1)
+    with refused(Errno.ERANGE, r"must lie below 4 GiB$"):
+        small.chain()
+    small.tables.extended_cr3 = True
+    small.tables.pin(small.own[0], FrameType.L3)
