@@ -104,17 +104,18 @@ class CodeWatch:
         if _PORT_BYTES.search(code):
             stops |= self._hook_ports(start, code)
         if stops and start not in self._hooked and not self._is_begun_again(start, size):
-            self._translate_again(start, size)
+            self._translate_again(start)
         elif stops:
             self._set_checks(False)
             self._hooked.discard(start)
 
-    def _translate_again(self, start: int, size: int) -> None:
+    def _translate_again(self, start: int) -> None:
         """Have the block translated once more, with its hooks and with a check at each."""
         self._hooked.add(start)
         self._set_checks(True)
         self._core.clock.settle_complete()  # of the block before nothing is left, wherever RIP lies
-        self._core.engine.remove_translations(start, start + size)
+        # All of its bytes would be too many: two blocks that overlap would chase each other out.
+        self._core.engine.remove_translations(start, start + 1)
         self._restart = True
         self._core.stop()
 

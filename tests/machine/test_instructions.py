@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hypervisor.machine._code_watch import CodeWatch
 from hypervisor.machine.cpu import Stop
 from hypervisor.machine.state import CS
 from tests.support.board import CODE, RAX, RBX, RCX, RDX, Board
@@ -156,6 +157,34 @@ def test_far_return_to_a_lower_ring_is_done_by_the_engine(board: Board) -> None:
     assert board.gpr(RAX) == code << 3 | 3
     assert board.cpu.state.segment(CS).selector == code << 3 | 3
     assert board.gpr(4) == stack + 0x800
+
+
+def test_loop_that_polls_a_port_is_translated_once(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its blocks overlap: the loop's, and what is left of it behind the access."""
+    translated: list[int] = []
+    note = CodeWatch._note
+
+    def counted(watch: CodeWatch, start: int, size: int) -> None:
+        translated.append(start)
+        note(watch, start, size)
+
+    monkeypatch.setattr(CodeWatch, "_note", counted)
+
+    def skip(kind: str, number: int, error_code: int) -> None:
+        if number == 13:
+            board.cpu.state.rip += 2
+        else:
+            board.cpu.request_stop()
+
+    board.handler = skip
+    board.load("e461 e462 ffc9 75f8 0f0b")  # in al, 0x61; in al, 0x62; dec ecx; jnz
+    board.start(CODE, 1)
+    board.cpu.state.set_gpr(RCX, 100)
+    board.run()
+    assert [exit_[1] for exit_ in board.seen] == [13] * 200 + [6]
+    assert len(translated) < 30
 
 
 def test_port_instructions_without_number_stay_exact_and_bounded(board: Board) -> None:
