@@ -145,9 +145,10 @@ class CodeWatch:
 
     def _port_offsets(self, code: bytes) -> list[int]:
         return [
-            insn.address
-            for insn in self._disassembler().disasm(code, 0)
-            if _port_opcode(bytes(insn.bytes))
+            address
+            for address, size, _, _ in self._disassembler().disasm_lite(code, 0)
+            if _PORT_BYTES.search(code, address, address + size)
+            and _port_opcode(code[address : address + size])
         ]
 
     def _disassembler(self) -> Any:
