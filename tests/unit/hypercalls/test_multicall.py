@@ -7,11 +7,12 @@ import pytest
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.layout import layout
 from hypervisor.abi.sched import SchedOp, SchedShutdown
-from hypervisor.abi.xen import HypercallNr, MulticallEntry
+from hypervisor.abi.xen import UVMF_INVLPG, UVMF_TLB_FLUSH, HypercallNr, MulticallEntry
 from hypervisor.domain.domain import DomainState, VcpuState
 from hypervisor.hypercalls.table import Preempted
 from hypervisor.mm.hole_map import HOLE
 from tests.support.callers import UNMAPPED, Guest, refused
+from tests.support.page_tables import leaf, page
 
 UNTOUCHED = 0x55
 
@@ -96,3 +97,16 @@ def test_nothing_is_done_for_a_domain_that_has_ended(guest: Guest) -> None:
 def test_the_last_call_may_block(guest: Guest) -> None:
     assert multicall(guest, VERSION, (HypercallNr.SCHED_OP, SchedOp.BLOCK, 0)) == 0
     assert guest.vcpu.state is VcpuState.BLOCKED
+
+
+def test_the_list_flushes_once_at_its_end(guest: Guest) -> None:
+    """Whatever its calls ask for: no guest code runs in between."""
+    entry = leaf(guest, page(guest, 3))[1]
+    words = [entry] if guest.width.is_64 else [entry & 0xFFFF_FFFF, entry >> 32]
+    kinds = (UVMF_TLB_FLUSH, UVMF_INVLPG, UVMF_TLB_FLUSH)
+    stats = guest.host.cpu.stats
+    before = stats.tlb_flushes, stats.tlb_page_flushes
+    calls = [(HypercallNr.UPDATE_VA_MAPPING, page(guest, 3), *words, kind) for kind in kinds]
+    assert multicall(guest, *calls) == 0
+    assert results(guest, 3) == [0, 0, 0]
+    assert (stats.tlb_flushes, stats.tlb_page_flushes) == (before[0] + 1, before[1])
