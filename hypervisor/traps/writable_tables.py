@@ -38,8 +38,9 @@ from hypervisor.x86.flags import (
     PFEC_RESERVED,
     PFEC_WRITE,
 )
-from hypervisor.x86.memory_write import ARITHMETIC_FLAGS, MemoryWrite, decode
+from hypervisor.x86.memory_write import MemoryWrite, decode
 from hypervisor.x86.paging import PAGE_MASK, PAGE_SHIFT, PTE_FRAME, PTE_P, PTE_RW
+from hypervisor.x86.write_operations import ARITHMETIC_FLAGS
 
 VMASST_WRITABLE_PAGETABLES: Final = 1 << VmAssistType.WRITABLE_PAGETABLES
 _FAULT_BITS: Final = PFEC_PRESENT | PFEC_WRITE | PFEC_RESERVED | PFEC_INSN

@@ -24,8 +24,8 @@ from hypervisor.x86.flags import (
     RDX,
     RSP,
 )
-from hypervisor.x86.memory_write import CF, ZF
 from hypervisor.x86.paging import PTE_P, PTE_PCD, PTE_RW
+from hypervisor.x86.write_operations import CF, ZF
 from tests.support.callers import BASE, Guest, guests
 
 CODE = 0x100

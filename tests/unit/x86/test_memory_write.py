@@ -10,7 +10,8 @@ import pytest
 from unicorn import x86_const as const
 
 from hypervisor.x86.flags import GPR_NAMES, RAX, RBX, RCX, RDI, RDX
-from hypervisor.x86.memory_write import AF, ARITHMETIC_FLAGS, CF, OF, PF, SF, ZF, decode
+from hypervisor.x86.memory_write import decode
+from hypervisor.x86.write_operations import AF, ARITHMETIC_FLAGS, CF, OF, PF, SF, ZF
 
 unicorn: Any = import_module("unicorn")  # untyped
 CODE, DATA = 0x1000, 0x2000
