@@ -1,4 +1,4 @@
-"""Many leaves at once: what `PageTables` does entry by entry, done with array operations.
+"""Many leaves at once: what `LeafTables` does entry by entry, done with array operations.
 
 Two things here are worth it: a whole leaf table when it becomes one or stops being one, and a long
 batch of updates. Each gives, bit for bit, what the loop gives: the same entries, counts, types and
@@ -8,7 +8,7 @@ its exact order and its exact error. What makes this possible is that leaves cha
 turn frames of no type into WRITABLE ones, and count.
 
 The views lie over the frame table's own columns. numpy takes as long to import as a hundred
-thousand entries take one by one, so it is imported when it begins to pay (PageTables.bulk).
+thousand entries take one by one, so it is imported when it begins to pay (LeafTables.bulk).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hypervisor.mm.frames import MAX_COUNT, FrameType
 from hypervisor.x86.paging import PAGE_SHIFT, PTE_FRAME, PTE_G, PTE_P, PTE_RW, PTE_US
 
 if TYPE_CHECKING:
-    from hypervisor.mm.pagetables import PageTables
+    from hypervisor.mm.leaf_tables import LeafTables
 
 Words = npt.NDArray[Any]
 
@@ -43,7 +43,7 @@ _DEAR: Final = np.uint64(~CHEAP_BITS & (1 << 64) - 1)
 class Bulk:
     """One domain's leaves."""
 
-    def __init__(self, tables: PageTables) -> None:
+    def __init__(self, tables: LeafTables) -> None:
         frames = tables.frames
         self._tables = tables
         self._frames = frames
