@@ -14,7 +14,7 @@ from hypervisor.machine._alone import Alone
 from hypervisor.machine._code_watch import CodeWatch
 from hypervisor.machine._core import Core
 from hypervisor.machine._direct import Gate, int_gate, syscall_gate
-from hypervisor.machine._native import SIZE
+from hypervisor.machine._native import END
 from hypervisor.machine.calls import CallLog, Calls
 from hypervisor.machine.state import CR2, ERROR_CODE, EXCEPTION_IS_INT, OLD_EXCEPTION, RIP
 
@@ -106,7 +106,7 @@ class Callbacks:
         def interrupt(uc: int, vector: int, user_data: int) -> None:
             try:
                 if d[EXCEPTION_IS_INT]:
-                    words[SIZE] = 0  # the instruction ends its block
+                    words[END] = 0  # the instruction ends its block
                     soft(vector)
                 else:
                     fault(vector)
@@ -124,7 +124,7 @@ class Callbacks:
             if self._alone.end_trap_flag(vector):
                 pass
             elif core.state.d[EXCEPTION_IS_INT]:
-                core.words[SIZE] = 0
+                core.words[END] = 0
                 self._soft(vector)
             else:
                 self._fault(vector)
@@ -198,7 +198,7 @@ class Callbacks:
         def syscall(uc: int, user_data: int) -> None:
             try:
                 core.enter()
-                words[SIZE] = 0
+                words[END] = 0
                 q[RIP] += 2
                 if state.is_long_code:
                     q[_RCX], q[_R11] = q[RIP], state.rflags
@@ -219,7 +219,7 @@ class Callbacks:
         q = core.state.q
         try:
             core.enter()
-            core.words[SIZE] = 0
+            core.words[END] = 0
             q[RIP] += 2
             core.exits.sysenter()
             q[RIP] = q[RIP] - 2 & _M64

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from hypervisor.machine import _engine
 from hypervisor.machine._core import Core
-from hypervisor.machine._native import COUNTER, SIZE, START
+from hypervisor.machine._native import COUNTER, END, START
 from hypervisor.machine._walk import physical
 
 #: in, out with an immediate or DX; ins, outs.
@@ -126,12 +126,12 @@ class CodeWatch:
     def _position(self, vaddr: int) -> int:
         """What the counter is at an instruction of the block that runs, before it is executed."""
         words = self._core.words
-        return words[COUNTER] - words[SIZE] + vaddr - words[START]
+        return words[COUNTER] - (words[END] - vaddr)
 
     def _is_begun_again(self, start: int, size: int) -> bool:
         """Whether a new block is an instruction that wrote into the block it is in: see _native."""
         words = self._core.words
-        return size < words[START] + words[SIZE] - start <= words[SIZE]
+        return words[START] <= start and start + size < words[END]
 
     # --- ports -----------------------------------------------------------------------------------
     def _hook_ports(self, start: int, code: bytes) -> set[int]:

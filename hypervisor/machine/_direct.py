@@ -5,15 +5,15 @@ looks whether it is a call, and does what `Calls.call` says; the functions are P
 ctypes. What is not a call goes the general way.
 
     int (uc, vector, block):                    syscall (uc, block):
-        if it is a fault: general()                 size of the block entered last = 0
-        size of the block entered last = 0          if in 64-bit code:
+        if it is a fault: general()                 end of the block entered last = 0
+        end of the block entered last = 0           if in 64-bit code:
         if another vector: general()                    R11 = flags; RCX = RIP + 2
         if hflags & mask != value: general()        RIP += 2
         call                                        if hflags & mask != value: general()
                                                     else: call
                                                     RIP -= 2, which the engine adds
 
-The size is zero because both instructions end their block (see clock). A step needs no stop here:
+The end is zero because both instructions end their block (see clock). A step needs no stop here:
 the instruction was executed, so its block was let through, and the next one is not.
 """
 
@@ -53,7 +53,7 @@ _INT: Final = (
     "83b80c15000000"  # cmp dword [rax+5388], 0     exception_is_int
     "0f8496000000"  # je general
     "488b0a"  # mov rcx, [rdx]
-    "48c7411000000000"  # mov qword [rcx+16], 0       SIZE
+    "48c7411000000000"  # mov qword [rcx+16], 0       END
     "3b7218"  # cmp esi, [rdx+24]           vector
     "0f8582000000"  # jne general
     "8b88b0000000"  # mov ecx, [rax+176]          hflags
@@ -88,7 +88,7 @@ _SYSCALL: Final = (
     "53"  # push rbx
     "4889f3"  # mov rbx, rsi
     "488b03"  # mov rax, [rbx]
-    "48c7401000000000"  # mov qword [rax+16], 0       SIZE
+    "48c7401000000000"  # mov qword [rax+16], 0       END
     "4c8b5b08"  # mov r11, [rbx+8]
     "41f783b000000000800000"  # test dword [r11+176], 0x8000HF_CS64
     "741d"  # je behind

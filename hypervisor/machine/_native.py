@@ -1,8 +1,8 @@
 """The block counter: a few bytes of machine code that the engine calls before every block.
 
-    if this block lies in the last one, unsettled, and ends before it does:
+    if this block lies in the last one and ends before it does:
         counter -= what lay from here on in the last one
-    counter += size; start = address; size = size
+    counter += size; start = address; end = address + size
     if counter >= limit:
         if skip-- <= 0: stop the engine
 
@@ -34,12 +34,11 @@ from hypervisor.machine import _engine
 # --- words of the counter block -------------------------------------------------------------------
 COUNTER: Final = 0  # bytes of all blocks entered
 START: Final = 1  # linear address of the block entered last
-SIZE: Final = 2  # and its size in bytes
+END: Final = 2  # and the address behind it; 0: nothing of it is left
 LIMIT: Final = 3  # stop at a block that would reach this; 0 at once
 SKIP: Final = 4  # how many blocks to let through all the same
 STOP: Final = 5  # address of uc_emu_stop
-_END: Final = 6  # linear address behind the block entered last; the machine code's own
-_WORDS: Final = 7
+_WORDS: Final = 6
 
 NO_LIMIT: Final = (1 << 64) - 1
 
@@ -47,13 +46,12 @@ NO_LIMIT: Final = (1 << 64) - 1
 _X86_64_SYSV: Final = bytes.fromhex(
     "89d0"  # mov eax, edx
     "4c8d0406"  # lea r8, [rsi+rax]
-    "4c3b4130"  # cmp r8, [rcx+48]
-    "7222"  # jb inside
+    "4c3b4110"  # cmp r8, [rcx+16]
+    "721f"  # jb inside
     "480301"  # add: add rax, [rcx]
     "488901"  # mov [rcx], rax
     "48897108"  # mov [rcx+8], rsi
-    "895110"  # mov [rcx+16], edx
-    "4c894130"  # mov [rcx+48], r8
+    "4c894110"  # mov [rcx+16], r8
     "483b4118"  # cmp rax, [rcx+24]
     "7301"  # jae slow
     "c3"  # ret
@@ -61,14 +59,12 @@ _X86_64_SYSV: Final = bytes.fromhex(
     "7801"  # js stop
     "c3"  # ret
     "ff6128"  # stop: jmp [rcx+40]
-    "83791000"  # inside: cmp dword [rcx+16], 0
-    "74d8"  # je add
-    "483b7108"  # cmp rsi, [rcx+8]
-    "72d2"  # jb add
-    "4c8b4930"  # mov r9, [rcx+48]
+    "483b7108"  # inside: cmp rsi, [rcx+8]
+    "72db"  # jb add
+    "4c8b4910"  # mov r9, [rcx+16]
     "4929f1"  # sub r9, rsi
     "4c2909"  # sub [rcx], r9
-    "ebc6"  # jmp add
+    "ebcf"  # jmp add
 )
 
 
@@ -123,12 +119,13 @@ def _counting(
     words: memoryview, stop: Callable[[], object]
 ) -> Callable[[int, int, int, int], None]:
     def block(uc: int, address: int, size: int, user_data: int) -> None:
-        left = words[START] + words[SIZE] - address  # in the last block, from here on
-        not_done = left if size < left <= words[SIZE] else 0
+        end = address + size
+        is_inside = words[START] <= address and end < words[END]
+        not_done = words[END] - address if is_inside else 0
         total = words[COUNTER] - not_done + size
         words[COUNTER] = total
         words[START] = address
-        words[SIZE] = size
+        words[END] = end
         if total >= words[LIMIT]:
             if words[SKIP] == 0 or words[SKIP] >> 63:
                 stop()

@@ -11,7 +11,7 @@ from typing import Final
 from hypervisor.machine import _engine
 from hypervisor.machine._alone import Alone
 from hypervisor.machine._core import Core, CpuStats
-from hypervisor.machine._native import COUNTER, LIMIT, SIZE, SKIP
+from hypervisor.machine._native import COUNTER, END, LIMIT, SKIP
 from hypervisor.machine.state import CS, initial_state
 
 _TRIAL_BYTES: Final = 16
@@ -85,5 +85,5 @@ def _try_out(core: Core, unpaged: bytes, code: bytes, run: Callable[[], None]) -
     state.load(before)
     core.engine.flush_translations()
     core.words[COUNTER] = 0
-    core.words[SIZE] = 0
+    core.words[END] = 0
     core.stats = CpuStats()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
-from hypervisor.machine._native import COUNTER, SIZE, START
+from hypervisor.machine._native import COUNTER, END, START
 from hypervisor.machine.state import CS, RIP, CpuState
 
 DEFAULT_PS_PER_BYTE: Final = 250
@@ -51,24 +51,24 @@ class VirtualClock:
 
     def bytes_left(self) -> int:
         """How many bytes of the block entered last are not completed: all from RIP on."""
-        size = self._words[SIZE]
-        if not size:
+        words = self._words
+        end = words[END]
+        if not end:
             return 0
         state = self._state
         linear = state.q[RIP] + state.segment_base(CS) & (_M64 if state.is_long_code else _M32)
-        done = linear - self._words[START]
-        return size - done if 0 <= done < size else 0
+        return end - linear if words[START] <= linear < end else 0
 
     def settle(self) -> None:
         """The guest stopped at RIP: what lies behind in its block was not done."""
         words = self._words
-        if words[SIZE]:
+        if words[END]:
             words[COUNTER] -= self.bytes_left()
-            words[SIZE] = 0
+            words[END] = 0
 
     def settle_complete(self) -> None:
         """The block entered last was done to its end."""
-        self._words[SIZE] = 0
+        self._words[END] = 0
 
     def now_ps(self) -> int:
         """The present time."""
