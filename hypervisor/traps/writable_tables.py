@@ -38,7 +38,7 @@ from hypervisor.x86.flags import (
     PFEC_RESERVED,
     PFEC_WRITE,
 )
-from hypervisor.x86.memory_write import MemoryWrite, decode
+from hypervisor.x86.memory_write import Address, MemoryWrite, decode
 from hypervisor.x86.paging import PAGE_MASK, PAGE_SHIFT, PTE_FRAME, PTE_P, PTE_RW
 from hypervisor.x86.write_operations import ARITHMETIC_FLAGS
 
@@ -133,31 +133,45 @@ class WritableTables:
 
     # --- doing it ----------------------------------------------------------------------------
     def _emulate(self, instruction: MemoryWrite, bits: int, fault_vaddr: int, mfn: int) -> bool:
-        state, q = self._state, self._q
+        q = self._q
         next_rip = q[RIP] + instruction.length & (_M64 if bits == 64 else _M32)
-        vaddr = instruction.offset(q, next_rip)
-        segment = instruction.address.segment
-        if bits != 64:
-            vaddr = vaddr + state.segment_base(segment) & _M32
-        elif segment >= FS:
-            vaddr = vaddr + state.segment_base(segment) & _M64
+        vaddr = self._linear(instruction.address, instruction.offset(q, next_rip), bits)
         if (vaddr ^ fault_vaddr) & ~PAGE_MASK or vaddr & instruction.size - 1:
             return False  # Xen does naturally aligned stores within the page that faulted
         maddr = mfn << PAGE_SHIFT | vaddr & PAGE_MASK
-        if instruction.reads:
-            is_done = self._modify(instruction, maddr)
-        else:
+        if not instruction.reads:
             is_done = self._write(instruction, maddr, instruction.value(q))
-        if is_done:
+        else:
+            try:
+                source = self._source(instruction, next_rip, bits)
+            except GuestFault:
+                return False
+            is_done = self._modify(instruction, maddr, source)
+        if is_done and instruction.is_over(q):
             q[RIP] = next_rip
         return is_done
 
-    def _modify(self, instruction: MemoryWrite, maddr: int) -> bool:
+    def _linear(self, address: Address, offset: int, bits: int) -> int:
+        if bits != 64:
+            return offset + self._state.segment_base(address.segment) & _M32
+        if address.segment >= FS:
+            return offset + self._state.segment_base(address.segment) & _M64
+        return offset
+
+    def _source(self, instruction: MemoryWrite, next_rip: int, bits: int) -> int | None:
+        """What movs or push takes from memory: read as the guest's kernel reads."""
+        address = instruction.source_address
+        if address is None:
+            return None
+        vaddr = self._linear(address, address.offset(self._q, next_rip), bits)
+        return int.from_bytes(self._current.mem.read_raw(vaddr, instruction.size), "little")
+
+    def _modify(self, instruction: MemoryWrite, maddr: int, source: int | None) -> bool:
         """Write what comes of the old value; then registers and flags are as that leaves them."""
         state = self._state
         old = int.from_bytes(self._view[maddr : maddr + instruction.size], "little")
         rflags = state.rflags
-        change = instruction.change(old, rflags, self._q)
+        change = instruction.change(old, rflags, self._q, source)
         is_written = change.new is not None and change.new != old
         if is_written and not self._write(instruction, maddr, change.new or 0):
             return False

@@ -2,9 +2,10 @@
 
 For whoever does a guest's store on its behalf: what is read, what is written, what becomes of the
 registers and of the flags (SDM 2). Covered are the instructions by which kernels write page-table
-entries: mov, movnti, xchg, xadd, cmpxchg, cmpxchg8b, the arithmetic of one operand and of two, and
-bts, btr, btc. Others are None to `decode`. Capstone cuts the instruction up, which takes some 30
-us: keep the result.
+entries: mov, movnti, xchg, xadd, cmpxchg, cmpxchg8b, the arithmetic of one operand and two, bts,
+btr, btc; and three whose operand the opcode implies: stos, movs (one element, as a repeated one
+can be interrupted after each) and push. Others are None to `decode`. Capstone cuts the
+instruction up, which takes some 30 us: keep the result.
 
 Operands of 1, 2, 4 or 8 bytes. A locked instruction and a plain one are the same here: whoever
 emulates does it between two instructions of the guest.
@@ -15,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hypervisor.x86.flags import DS, GPR_NAMES, SEGMENT_NAMES, SS
+from hypervisor.x86.flags import DS, ES, GPR_NAMES, RCX, RDI, RSI, RSP, SEGMENT_NAMES, SS
 from hypervisor.x86.write_operations import (
     OPERATIONS,
     Change,
@@ -24,6 +25,8 @@ from hypervisor.x86.write_operations import (
     Part,
     exchanging,
     move,
+    pushing,
+    stepping,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +37,10 @@ _SELECTS_WORD: Final = frozenset({"bts", "btr", "btc"})
 _STACK_BASES: Final = frozenset({"rsp", "esp", "rbp", "ebp", "bp"})  # SDM 1 table 3-5
 _LARGEST: Final = 8
 _LOCK: Final = 0xF0
+_REPEATS: Final = (0xF2, 0xF3)
+_OPERAND_SIZE: Final = 0x66
+_MOVS: Final = (0xA4, 0xA5)
+_STRING_OPCODES: Final = (*_MOVS, 0xAA, 0xAB)
 
 
 class Address(NamedTuple):
@@ -72,6 +79,8 @@ class MemoryWrite:
     source: Part | None
     immediate: int
     selects_word: bool  # bt*: the register's upper part is an index of words
+    source_address: Address | None = None  # where the source lies if it is memory as well
+    counter: Part | None = None  # of a repeated one: it is over when this has come to 0
 
     def offset(self, registers: Any, next_rip: int) -> int:
         """Where the operand lies in its segment."""
@@ -88,9 +97,15 @@ class MemoryWrite:
         source = self.source
         return self.immediate if source is None else source.of(registers[source.number])
 
-    def change(self, old: int, flags: int, registers: Any) -> Change:
-        """What is to be done, given the operand's old value."""
-        return self.operation(old, Inputs(self.value(registers), flags, registers), 8 * self.size)
+    def change(self, old: int, flags: int, registers: Any, source: int | None = None) -> Change:
+        """What is to be done, given the operand's old value, and the source's if it is memory."""
+        value = self.value(registers) if source is None else source
+        return self.operation(old, Inputs(value, flags, registers), 8 * self.size)
+
+    def is_over(self, registers: Any) -> bool:
+        """Whether the next instruction comes next, and not this one's next element."""
+        counter = self.counter
+        return counter is None or not counter.of(registers[counter.number])
 
 
 # --- decoding
@@ -131,6 +146,10 @@ def decode(code: bytes, bits: int) -> MemoryWrite | None:
     if instruction is None:
         return None
     mnemonic = instruction.mnemonic.removeprefix("lock ")
+    if _string(instruction):
+        return _string_write(instruction)
+    if mnemonic.startswith("push"):
+        return _push(instruction, bits)
     operation = OPERATIONS.get(mnemonic)
     operands = instruction.operands
     at = _memory_operand(operands, is_swap=mnemonic in _SWAPS)
@@ -153,6 +172,61 @@ def decode(code: bytes, bits: int) -> MemoryWrite | None:
         source=source,
         immediate=immediate or 0,
         selects_word=mnemonic in _SELECTS_WORD and source is not None,
+    )
+
+
+def _string(instruction: Any) -> bool:
+    """Whether it is stos or movs: SSE has a movsd of its own, so the opcode decides."""
+    return instruction.opcode[0] in _STRING_OPCODES and not instruction.opcode[1]
+
+
+def _string_write(instruction: Any) -> MemoryWrite:
+    destination, source = instruction.operands
+    size = instruction.addr_size
+    is_movs = instruction.opcode[0] in _MOVS
+    is_repeated = instruction.prefix[0] in _REPEATS
+    counter = Part(RCX, size) if is_repeated else None
+    pointers = (Part(RDI, size), Part(RSI, size))[: 1 + is_movs]
+    return MemoryWrite(
+        length=instruction.size,
+        size=destination.size,
+        reads=True,
+        is_locked=False,
+        operation=stepping(pointers, counter),
+        address=_address(instruction, destination.mem)._replace(segment=ES),
+        source=None if is_movs else PARTS[instruction.reg_name(source.reg)],
+        immediate=0,
+        selects_word=False,
+        source_address=_address(instruction, source.mem) if is_movs else None,
+        counter=counter,
+    )
+
+
+def _push(instruction: Any, bits: int) -> MemoryWrite | None:
+    """push of a register, an immediate or memory; not of a segment register or the flags, and not
+    in 16-bit code, whose stack may be of either size."""
+    from capstone.x86 import X86_OP_MEM
+
+    if instruction.mnemonic != "push" or bits == 16:
+        return None
+    (operand,) = instruction.operands
+    word = bits // 8
+    size = 2 if _OPERAND_SIZE in instruction.prefix else word
+    is_memory = operand.type == X86_OP_MEM
+    source, immediate = (None, 0) if is_memory else _source(instruction, [operand], size)
+    if source is None and immediate is None:
+        return None
+    return MemoryWrite(
+        length=instruction.size,
+        size=size,
+        reads=True,
+        is_locked=False,
+        operation=pushing(Part(RSP, word)),
+        address=Address(SS, RSP, None, 1, -size, (1 << bits) - 1, is_rip_relative=False),
+        source=source,
+        immediate=immediate or 0,
+        selects_word=False,
+        source_address=_address(instruction, operand.mem) if is_memory else None,
     )
 
 

@@ -16,6 +16,7 @@ PF: Final = 1 << 2
 AF: Final = 1 << 4
 ZF: Final = 1 << 6
 SF: Final = 1 << 7
+DF: Final = 1 << 10
 OF: Final = 1 << 11
 ARITHMETIC_FLAGS: Final = CF | PF | AF | ZF | SF | OF
 
@@ -154,6 +155,33 @@ def exchanging(part: Part, operation: Operation) -> Operation:
         return Change(new, flags, ((part, old),))
 
     return exchange
+
+
+def stepping(pointers: tuple[Part, ...], counter: Part | None) -> Operation:
+    """stos and movs, one element: the pointers move on, with a prefix the counter goes down."""
+
+    def step(old: int, given: Inputs, bits: int) -> Change:
+        by = -bits // 8 if given.flags & DF else bits // 8
+        moves = [(pointer, by) for pointer in pointers]
+        if counter is not None:
+            moves.append((counter, -1))
+        registers = given.registers
+        return Change(given.source, None, tuple(_moved(registers, *move) for move in moves))
+
+    return step
+
+
+def pushing(pointer: Part) -> Operation:
+    """push: the stack pointer goes down."""
+
+    def push(old: int, given: Inputs, bits: int) -> Change:
+        return Change(given.source, None, (_moved(given.registers, pointer, -bits // 8),))
+
+    return push
+
+
+def _moved(registers: Any, part: Part, by: int) -> tuple[Part, int]:
+    return part, part.of(registers[part.number]) + by & (1 << 8 * part.size) - 1
 
 
 def _cmpxchg(old: int, given: Inputs, bits: int) -> Change:

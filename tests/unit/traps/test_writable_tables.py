@@ -22,6 +22,7 @@ from hypervisor.x86.flags import (
     RCX,
     RDI,
     RDX,
+    RSI,
     RSP,
 )
 from hypervisor.x86.paging import PTE_P, PTE_PCD, PTE_RW
@@ -124,6 +125,46 @@ def test_zeroing_an_entry_gives_its_frame_up(store: Store) -> None:
     store.run("48 c7 07 00 00 00 00" if store.guest.width.is_64 else "c7 07 00 00 00 00")
     assert not store.entry & PTE_P
     assert frames.ref_count[store.mfn] == refs - 1
+
+
+@WIDTHS
+def test_a_repeated_store_is_done_entry_by_entry(store: Store) -> None:
+    """rep stos over three entries, the direct way to clear a table."""
+    count, mode = 3, store.tables.mode
+    store.state.set_gpr(RAX, 0)
+    words = count * mode.entry_bytes // store.guest.width.word_bytes
+    store.state.set_gpr(RCX, words)
+    store.run("f3 48 ab" if store.guest.width.is_64 else "f3 ab", steps=words)
+    assert store.rip == (3 if store.guest.width.is_64 else 2)
+    assert store.state.gpr(RCX) == 0
+    assert store.state.gpr(RDI) == store.vaddr + count * mode.entry_bytes
+    entries = [
+        store.tables.read_entry(store.entry_maddr + at * mode.entry_bytes) for at in range(count)
+    ]
+    assert entries == [0] * count
+
+
+@WIDTHS
+def test_movs_takes_the_entry_from_memory(store: Store) -> None:
+    word = store.guest.width.word_bytes
+    new = store.before & ~PTE_RW
+    source = BASE[store.guest.width] + 0x3800
+    store.caller.mem.write(source, new.to_bytes(8, "little"))
+    store.state.set_gpr(RSI, source)
+    store.run("48 a5" if store.guest.width.is_64 else "a5")
+    assert store.entry == new
+    assert store.state.gpr(RSI) == source + word
+    assert store.state.gpr(RDI) == store.vaddr + word
+
+
+@WIDTHS
+def test_push_writes_below_the_stack_pointer(store: Store) -> None:
+    word = store.guest.width.word_bytes
+    store.state.set_gpr(RAX, store.before & ~PTE_RW)
+    store.state.set_gpr(RSP, store.vaddr + word)
+    store.run("50")
+    assert store.entry == store.before & ~PTE_RW
+    assert store.state.gpr(RSP) == store.vaddr
 
 
 @WIDTHS

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from unicorn import x86_const as const
 
-from hypervisor.x86.flags import GPR_NAMES, RAX, RBX, RCX, RDI, RDX
+from hypervisor.x86.flags import GPR_NAMES, RAX, RBX, RCX, RDI, RDX, RSI, RSP
 from hypervisor.x86.memory_write import decode
-from hypervisor.x86.write_operations import AF, ARITHMETIC_FLAGS, CF, OF, PF, SF, ZF
+from hypervisor.x86.write_operations import AF, ARITHMETIC_FLAGS, CF, DF, OF, PF, SF, ZF
 
 unicorn: Any = import_module("unicorn")  # untyped
 CODE, DATA = 0x1000, 0x2000
@@ -54,6 +54,18 @@ STORES_64 = {
     "btr_imm": ("0f ba 37 01", ONLY_CARRY),
     "lock_btr_r": ("f0 48 0f b3 17", ONLY_CARRY),
     "btc_r": ("0f bb 17", ONLY_CARRY),
+    "stosb": ("aa", 0),
+    "stosd": ("ab", 0),
+    "stosq": ("48 ab", 0),
+    "stosd_edi": ("67 ab", 0),
+    "movsq": ("48 a5", 0),
+    "movsw": ("66 a5", 0),
+    "push_r": ("50", 0),
+    "push_r9": ("41 51", 0),
+    "push_imm8": ("6a fd", 0),
+    "push_imm32": ("68 78 56 34 f2", 0),
+    "push_16": ("66 50", 0),
+    "push_m": ("ff 36", 0),
 }
 STORES_32 = {
     "mov_m32_r": ("89 07", 0),
@@ -63,6 +75,13 @@ STORES_32 = {
     "and_m8_imm": ("80 67 04 fd", LOGIC),
     "lock_btr_imm": ("f0 0f ba 37 06", ONLY_CARRY),
     "xchg": ("87 17", 0),
+    "stosd": ("ab", 0),
+    "stosw_di": ("67 66 ab", 0),
+    "movsd": ("a5", 0),
+    "movsb": ("a4", 0),
+    "push_r": ("50", 0),
+    "push_imm8": ("6a fd", 0),
+    "push_m": ("ff 76 04", 0),
 }
 CASES = [
     pytest.param(bits, *case, id=f"{name}-{bits}")
@@ -103,7 +122,11 @@ def emulated(
     assert found.length == len(code)
     at = found.offset(registers, CODE + found.length) - DATA + 64
     old = int.from_bytes(data[at : at + found.size], "little")
-    change = found.change(old, flags, registers)
+    source = None
+    if found.source_address is not None:
+        start = found.source_address.offset(registers, CODE + found.length) - DATA + 64
+        source = int.from_bytes(data[start : start + found.size], "little")
+    change = found.change(old, flags, registers, source)
     after = list(registers)
     for part, value in change.registers:
         after[part.number] = part.into(after[part.number], value)
@@ -121,6 +144,8 @@ def test_as_the_cpu_does(bits: int, text: str, defined: int) -> None:
         registers = [random.getrandbits(bits) for _ in native.gprs]
         data = bytearray(random.randbytes(256))
         registers[RDI] = DATA
+        registers[RSI] = DATA + 48
+        registers[RSP] = DATA + 16
         registers[RCX] = random.randrange(4) if "cf 10" in text else registers[RCX]
         registers[RDX] = random.randrange(-200, 200) % (1 << bits) if "f" in text else 0
         if round_ % 2:  # a comparison that succeeds
@@ -128,7 +153,7 @@ def test_as_the_cpu_does(bits: int, text: str, defined: int) -> None:
             if "c7 0f" in text:
                 registers[RAX] = int.from_bytes(data[64:68], "little")
                 registers[RDX] = int.from_bytes(data[68:72], "little")
-        flags = random.getrandbits(12) & ARITHMETIC_FLAGS
+        flags = random.getrandbits(12) & (ARITHMETIC_FLAGS | DF)
         expected = native.run(code, registers, flags, bytes(data))
         found = emulated(code, bits, registers, flags, bytes(data))
         if text == "0f b1 17":  # the engine clears the upper half when nothing is written, too
