@@ -26,6 +26,7 @@ from hypervisor.domain.image import ImageError, load_image
 from hypervisor.machine.cpu import StateAccess
 from hypervisor.mm.audit_subject import AuditError
 from hypervisor.probes import Entry
+from hypervisor.sched.params import DEFAULT_PARAMS, SchedParams, SchedParamsError
 from hypervisor.vmm import RunEnd, Vmm
 from hypervisor.x86.flags import CS, DS, ES, FS, GPR_NAMES, GS, SS
 
@@ -39,6 +40,8 @@ __all__ = [
     "ImageError",
     "Machine",
     "RunEnd",
+    "SchedParams",
+    "SchedParamsError",
     "StateAccess",
     "VcpuHandle",
     "VcpuState",
@@ -207,6 +210,15 @@ class DomainHandle:
                 total[name] = total.get(name, 0) + count
         return total
 
+    @property
+    def sched(self) -> SchedParams:
+        """What the scheduler promises it; `set_sched` changes it."""
+        return self._machine.vmm.host.sched_params(self._dom)
+
+    def set_sched(self, params: SchedParams) -> None:
+        """Promise it something else from now on, running or not."""
+        self._machine.vmm.host.set_sched_params(self._dom, params)
+
     def pause(self) -> None:
         """Stop it until unpaused."""
         self._machine.vmm.host.pause(self._dom)
@@ -292,6 +304,7 @@ class Machine:
         ramdisk: bytes | None = None,
         width: Width | None = None,
         privileged: bool = False,
+        sched: SchedParams = DEFAULT_PARAMS,
     ) -> DomainHandle:
         """A new domain with `kernel` in it, running as soon as the machine runs.
 
@@ -301,7 +314,7 @@ class Machine:
         if name is None:
             name = kernel.stem if isinstance(kernel, Path) else f"dom{len(self.domains) + 1}"
         image = load_image(data, width=width)
-        params = DomainParams(name, memory_mib, cmdline, ramdisk, privileged)
+        params = DomainParams(name, memory_mib, cmdline, ramdisk, privileged, sched=sched)
         dom = create_domain(self.vmm.host, image, params)
         handle = DomainHandle(self, dom)
         self.domains[dom.domid] = handle

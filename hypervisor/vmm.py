@@ -142,6 +142,7 @@ class Vmm:
         """End a domain and give all it had back."""
         if self._turn is not None and self._turn.domid == dom.domid:
             self._end_turn()
+            self.host.must_pick = True
         self.backends.detach(dom)
         destroy_domain(self.host, dom)
 
@@ -198,22 +199,23 @@ class Vmm:
         host = self.host
         host.fire_due_timers()
         now = host.now_ns
-        if self._turn is not None and now >= self._turn_ends_ns:
-            host.scheduler.yielded(self._turn, now)
-            self._end_turn()
-        chosen = host.scheduler.pick(now)
+        if host.must_pick or (self._turn is not None and now >= self._turn_ends_ns):
+            host.must_pick = False
+            self._pick(now)
+        return self._turn
+
+    def _pick(self, now: int) -> None:
+        chosen = self.host.scheduler.pick(now)
         if chosen is None:
             self._end_turn()
-            return None
-        vcpu, slice_ns = chosen
+            return
+        vcpu, self._turn_ends_ns = chosen[0], now + chosen[1]
         if vcpu is not self._turn:
             self._end_turn()
             self._turn = vcpu
-            self._turn_ends_ns = now + slice_ns
             self._look_for_events = True
             self._turn_begins = True
-            host.begin_turn(vcpu)
-        return vcpu
+            self.host.begin_turn(vcpu)
 
     def _end_turn(self) -> None:
         if self._turn is not None:

@@ -31,6 +31,7 @@ from hypervisor.events.time import update_wallclock
 from hypervisor.machine.state import Mode
 from hypervisor.mm.frames import ALLOCATED, PINNED, FrameType
 from hypervisor.mm.pagetables import PageTables
+from hypervisor.sched.params import DEFAULT_PARAMS, SchedParams
 from hypervisor.traps.bounce import load_kernel_64
 from hypervisor.traps.segments import code_segment, data_segment, stack_segment
 from hypervisor.x86.flags import (
@@ -68,6 +69,7 @@ class DomainParams:
     ramdisk: bytes | None = None
     privileged: bool = False
     nr_vcpus: int = 1
+    sched: SchedParams = DEFAULT_PARAMS
 
 
 def create_domain(host: Host, image: GuestImage, params: DomainParams) -> Domain:
@@ -152,6 +154,7 @@ def _empty_domain(
     )
     host.domains[domid] = dom
     host.events.add_domain(dom)
+    host.scheduler.add_domain(domid, params.sched, host.now_ns)
     dom.store_port = host.events.bind_backend(dom, "xenstore", _DOM0)
     dom.console_port = host.events.bind_backend(dom, "console", _DOM0)
     update_wallclock(host.memory, dom)

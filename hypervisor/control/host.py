@@ -30,7 +30,8 @@ from hypervisor.machine.memory import MachineMemory
 from hypervisor.mm.frames import FrameTable
 from hypervisor.mm.hole import M2P, XenMappings
 from hypervisor.mm.tlb import Tlb
-from hypervisor.sched.round_robin import Scheduler
+from hypervisor.sched.params import SchedParams
+from hypervisor.sched.protocol import Scheduler
 from hypervisor.traps.current import Current
 from hypervisor.traps.descriptor_tables import DescriptorTables
 from hypervisor.traps.segments import xen_gdt_page
@@ -62,6 +63,7 @@ class Host:
         self.domains: dict[int, Domain] = {}
         self.next_domid = 1
         self.running: Vcpu | None = None  # whose state is in the CPU
+        self.must_pick = False  # the scheduler is to be asked who runs now
         self.wallclock_offset_ns = START_NS
         self.log = XenLog()
         # filled by the vmm
@@ -108,7 +110,8 @@ class Host:
         if self.domain_of(vcpu).is_runnable(vcpu):
             if vcpu.runstate.state >= Runstate.BLOCKED:
                 change_runstate(vcpu, Runstate.RUNNABLE, self.now_ns)
-            self.scheduler.add(vcpu, self.now_ns)
+            if self.scheduler.wake(vcpu, self.now_ns):
+                self._pick_again()
 
     def bring_up(self, vcpu: Vcpu) -> None:
         """`vcpu` exists for the scheduler from now on."""
@@ -122,9 +125,8 @@ class Host:
 
     def yield_cpu(self, vcpu: Vcpu) -> None:
         """`vcpu` gives the rest of its slice away."""
-        self.scheduler.yielded(vcpu, self.now_ns)
-        if vcpu is self.running:
-            self.cpu.request_stop()
+        if self.scheduler.yield_(vcpu, self.now_ns):
+            self._pick_again()
 
     def preempt(self, vcpu: Vcpu) -> None:
         """`vcpu` is in the middle of something long: others first.
@@ -135,11 +137,24 @@ class Host:
         self.yield_cpu(vcpu)
 
     def _leave(self, vcpu: Vcpu) -> None:
-        self.scheduler.remove(vcpu, self.now_ns)
+        if self.scheduler.sleep(vcpu, self.now_ns):
+            self._pick_again()
         if vcpu.runstate.state is not Runstate.RUNNING:  # else when its turn ends
             change_runstate(vcpu, waiting_runstate(self.domain_of(vcpu), vcpu), self.now_ns)
-        if vcpu is self.running:
-            self.cpu.request_stop()
+
+    def _pick_again(self) -> None:
+        """Whoever runs stops where it is, and the scheduler is asked."""
+        self.must_pick = True
+        self.cpu.request_stop()
+
+    def set_sched_params(self, dom: Domain, params: SchedParams) -> None:
+        """What `dom` is promised from now on; it may be running."""
+        if self.scheduler.adjust(dom.domid, params, self.now_ns):
+            self._pick_again()
+
+    def sched_params(self, dom: Domain) -> SchedParams:
+        """What `dom` is promised."""
+        return self.scheduler.params(dom.domid)
 
     # --- life ------------------------------------------------------------------------------------
     def pause(self, dom: Domain) -> None:
@@ -182,6 +197,7 @@ class Host:
     def forget(self, dom: Domain) -> None:
         """Nothing of `dom` runs, waits or is connected any more."""
         self._stop(dom)
+        self.scheduler.remove_domain(dom.domid, self.now_ns)
         if self.running is not None and self.running.domid == dom.domid:
             self.running = None
         self.events.remove_domain(dom.domid)

@@ -108,8 +108,8 @@ def test_preempted_call_is_made_again_after_the_others(
 
     line = _line_with(near, spare, goes_on, traced)
     before = near.host.now_ns
-    near.host.scheduler.remove(far.vcpu, 0)
-    near.host.scheduler.add(far.vcpu, 0)
+    near.host.scheduler.sleep(far.vcpu, 0)
+    near.host.scheduler.wake(far.vcpu, 0)
     assert line.call(SPARE, 10, 20) == SPARE
     assert line.state.rip == ENTRY - 2
     assert line.arguments(2) == [11, 22]

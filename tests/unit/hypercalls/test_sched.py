@@ -62,8 +62,8 @@ def test_block_returns_at_once_when_an_upcall_is_pending(guest: Guest) -> None:
 
 def test_yield_lets_the_other_domain_run(pair: tuple[Guest, Guest]) -> None:
     near, far = pair
-    near.host.scheduler.remove(far.vcpu, 0)
-    near.host.scheduler.add(far.vcpu, 0)
+    near.host.scheduler.sleep(far.vcpu, 0)
+    near.host.scheduler.wake(far.vcpu, 0)
     sched(near, SchedOp.YIELD)
     chosen = near.host.scheduler.pick(0)
     assert chosen is not None
