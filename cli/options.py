@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 MIB_MAX: Final = 1 << 20  # a TiB: beyond any host this runs on
+VCPUS_MAX: Final = 32  # XEN_LEGACY_MAX_VCPUS: as many as shared_info has room for
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,6 +22,14 @@ _KERNEL: Final = (
         show_default=True,
         metavar="MIB",
         help="The domain's memory in MiB.",
+    ),
+    click.option(
+        "--vcpus",
+        type=click.IntRange(1, VCPUS_MAX),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="The domain's virtual CPUs.",
     ),
     click.option(
         "--ramdisk", type=click.Path(path_type=Path), metavar="FILE", help="A ramdisk (initrd)."

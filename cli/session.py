@@ -47,6 +47,7 @@ class Session:
         memory_mib: int,
         ramdisk: Path | None,
         cmdline: str,
+        vcpus: int = 1,
         clock: Literal["virtual", "host"] = "virtual",
         seed: int = 0,
         audit: bool = False,
@@ -62,7 +63,7 @@ class Session:
         machine = stack.enter_context(
             create_machine(memory_mib, clock=clock, seed=seed, audit=audit)
         )
-        domain = create_domain(machine, found, image, memory_mib, cmdline, initrd)
+        domain = create_domain(machine, found, image, memory_mib, cmdline, initrd, vcpus)
         if trace is not None:
             open_trace(stack, machine, trace)
         output = ConsoleOutput()
@@ -158,6 +159,7 @@ def create_domain(
     memory_mib: int,
     cmdline: str = "",
     ramdisk: bytes | None = None,
+    vcpus: int = 1,
 ) -> DomainHandle:
     """A domain with `kernel` in it. Raises Refusal with the reason when it cannot be made."""
     try:
@@ -168,6 +170,7 @@ def create_domain(
             cmdline=cmdline,
             ramdisk=ramdisk,
             width=kernel.width,
+            nr_vcpus=vcpus,
         )
     except (ImageError, BuildError) as error:
         raise Refusal(f"cannot boot {str(kernel.path)!r}: {error}") from error

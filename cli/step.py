@@ -25,6 +25,7 @@ PROMPT: Final = "(ring1) "
 def command(
     kernel: str,
     memory: int,
+    vcpus: int,
     ramdisk: Path | None,
     cmdline: str,
     width: str,
@@ -43,6 +44,7 @@ def command(
             kernel=kernel,
             width=width,
             memory_mib=memory,
+            vcpus=vcpus,
             ramdisk=ramdisk,
             cmdline=cmdline,
             seed=seed,

@@ -304,6 +304,7 @@ class Machine:
         ramdisk: bytes | None = None,
         width: Width | None = None,
         privileged: bool = False,
+        nr_vcpus: int = 1,
         sched: SchedParams = DEFAULT_PARAMS,
     ) -> DomainHandle:
         """A new domain with `kernel` in it, running as soon as the machine runs.
@@ -314,7 +315,7 @@ class Machine:
         if name is None:
             name = kernel.stem if isinstance(kernel, Path) else f"dom{len(self.domains) + 1}"
         image = load_image(data, width=width)
-        params = DomainParams(name, memory_mib, cmdline, ramdisk, privileged, sched=sched)
+        params = DomainParams(name, memory_mib, cmdline, ramdisk, privileged, nr_vcpus, sched)
         dom = create_domain(self.vmm.host, image, params)
         handle = DomainHandle(self, dom)
         self.domains[dom.domid] = handle

@@ -108,8 +108,13 @@ class Vmm:
         self.host.crash(self.current.dom, self.current.vcpu, why)
 
     def _after_iret(self) -> None:
-        if not self.current.vcpu.kernel_mode:
+        vcpu = self.current.vcpu
+        if not vcpu.kernel_mode:
             self.entry.before_user_mode()
+        if vcpu.nmi_masked:
+            vcpu.nmi_masked = False
+            if vcpu.nmi_pending:
+                self.cpu.request_stop()  # and with that it is looked at again
 
     # --- consoles ------------------------------------------------------------------------------
     def _console_output(self, dom: Domain, data: bytes) -> None:

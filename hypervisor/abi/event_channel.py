@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
-from hypervisor.abi.layout import U16, U32, abi_struct
+from hypervisor.abi.layout import U8, U16, U32, U64, ArrayOf, CharArray, abi_struct
 
 
 class EvtchnOp(IntEnum):
@@ -129,3 +130,57 @@ class EvtchnReset:
     """struct evtchn_reset."""
 
     dom: U16
+
+
+# --- the FIFO ABI --------------------------------------------------------------------------------
+EVTCHN_FIFO_PRIORITY_MAX: Final = 0
+EVTCHN_FIFO_PRIORITY_DEFAULT: Final = 7
+EVTCHN_FIFO_PRIORITY_MIN: Final = 15
+EVTCHN_FIFO_MAX_QUEUES: Final = EVTCHN_FIFO_PRIORITY_MIN + 1
+
+EVTCHN_FIFO_PENDING: Final = 31  # bit numbers in an event word
+EVTCHN_FIFO_MASKED: Final = 30
+EVTCHN_FIFO_LINKED: Final = 29
+EVTCHN_FIFO_BUSY: Final = 28
+EVTCHN_FIFO_LINK_BITS: Final = 17
+EVTCHN_FIFO_LINK_MASK: Final = (1 << EVTCHN_FIFO_LINK_BITS) - 1
+EVTCHN_FIFO_NR_CHANNELS: Final = 1 << EVTCHN_FIFO_LINK_BITS
+
+
+@abi_struct(size=72)
+@dataclass(slots=True)
+class EvtchnFifoControlBlock:
+    """struct evtchn_fifo_control_block: a vCPU's queues, and where each begins."""
+
+    ready: U32
+    _rsvd: U32
+    head: ArrayOf(U32, EVTCHN_FIFO_MAX_QUEUES)  # type: ignore[valid-type]
+
+
+@abi_struct(size=24)
+@dataclass(slots=True)
+class EvtchnInitControl:
+    """struct evtchn_init_control."""
+
+    control_gfn: U64
+    offset: U32  # of the control block in the frame
+    vcpu: U32
+    link_bits: U8 = 0  # out
+    _pad: CharArray(7) = bytes(7)  # type: ignore[valid-type]
+
+
+@abi_struct(size=8)
+@dataclass(slots=True)
+class EvtchnExpandArray:
+    """struct evtchn_expand_array."""
+
+    array_gfn: U64
+
+
+@abi_struct(size=8)
+@dataclass(slots=True)
+class EvtchnSetPriority:
+    """struct evtchn_set_priority."""
+
+    port: U32
+    priority: U32

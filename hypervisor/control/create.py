@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hypervisor.abi.arch_x86 import FIRST_RESERVED_GDT_BYTE
 from hypervisor.abi.arch_x86_32 import FLAT_RING1_CS, FLAT_RING1_DS
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.types import DOMID_FIRST_RESERVED
 from hypervisor.abi.width import Width
 from hypervisor.abi.xen import XEN_LEGACY_MAX_VCPUS
 from hypervisor.control.host import Host
+from hypervisor.control.vcpu_context import CPU_MODE, GDT_LIMIT
 from hypervisor.domain.builder import BuildError, BuildParams, StartOfDay, build
 from hypervisor.domain.domain import (
     UPCALL_MASK_OFFSET,
@@ -28,7 +28,6 @@ from hypervisor.domain.domain import (
 from hypervisor.domain.image import GuestImage
 from hypervisor.domain.layout import plan
 from hypervisor.events.time import update_wallclock
-from hypervisor.machine.state import Mode
 from hypervisor.mm.frames import ALLOCATED, PINNED, FrameType
 from hypervisor.mm.pagetables import PageTables
 from hypervisor.sched.params import DEFAULT_PARAMS, SchedParams
@@ -50,12 +49,6 @@ from hypervisor.x86.flags import (
 from hypervisor.x86.paging import PAGE_SHIFT
 
 DEFAULT_PERIOD_NS: Final = 10_000_000  # PV guests start with a 100 Hz tick (pv_vcpu_initialise)
-GDT_LIMIT: Final = FIRST_RESERVED_GDT_BYTE + 4096 - 1  # the guest's pages and Xen's
-_CPU_MODE: Final[dict[Width, Mode]] = {
-    Width.X86_32: "legacy32",
-    Width.X86_32P: "pae",
-    Width.X86_64: "long",
-}
 _DOM0: Final = 0
 
 
@@ -86,6 +79,10 @@ def create_domain(host: Host, image: GuestImage, params: DomainParams) -> Domain
         raise BuildError(
             "x86_32 page tables reach 4096 MiB of machine memory, "
             f"this machine has {machine_mib} MiB"
+        )
+    if not 1 <= params.nr_vcpus <= XEN_LEGACY_MAX_VCPUS:
+        raise BuildError(
+            f"a domain has 1 to {XEN_LEGACY_MAX_VCPUS} vCPUs here, not {params.nr_vcpus}"
         )
     nr_frames = params.memory_mib << 20 - PAGE_SHIFT
     layout = plan(image, nr_frames, params.cmdline, params.ramdisk)
@@ -174,7 +171,7 @@ def _start_boot_vcpu(host: Host, dom: Domain, start: StartOfDay) -> None:
     vcpu = dom.vcpus[0]
     state = host.cpu.state
     before = state.save()
-    state.load(host.cpu.initial_state(_CPU_MODE[dom.width]))
+    state.load(host.cpu.initial_state(CPU_MODE[dom.width]))
     host.current.set(dom, vcpu)
     state.gdt = (dom.windows.gdt_vaddr(0), GDT_LIMIT)
     state.cr3 = vcpu.root_mfn << PAGE_SHIFT

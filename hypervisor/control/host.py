@@ -98,11 +98,14 @@ class Host:
         return self.domains[vcpu.domid]
 
     def wake(self, vcpu: Vcpu) -> None:
-        """`vcpu` has a reason to run again."""
-        if vcpu.state in (VcpuState.BLOCKED, VcpuState.POLLING):
-            vcpu.state = VcpuState.RUNNABLE
+        """`vcpu` has a reason to run again, which one that is down remembers."""
+        if vcpu.waits_for in (VcpuState.BLOCKED, VcpuState.POLLING):
             vcpu.poll_ports = ()
             self.timers.cancel(TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.POLL))
+            if vcpu.state is VcpuState.DOWN:
+                vcpu.state_when_up = VcpuState.RUNNABLE
+            else:
+                vcpu.state = VcpuState.RUNNABLE
         self._join(vcpu)
 
     def _join(self, vcpu: Vcpu) -> None:
@@ -114,9 +117,24 @@ class Host:
                 self._pick_again()
 
     def bring_up(self, vcpu: Vcpu) -> None:
-        """`vcpu` exists for the scheduler from now on."""
-        vcpu.state = VcpuState.RUNNABLE
+        """`vcpu` exists for the scheduler from now on; what it waited for, it still does."""
+        vcpu.state = vcpu.state_when_up
+        if vcpu.state is not VcpuState.RUNNABLE and vcpu.runstate.state is Runstate.OFFLINE:
+            change_runstate(vcpu, Runstate.BLOCKED, self.now_ns)
         self._join(vcpu)
+
+    def take_down(self, vcpu: Vcpu) -> None:
+        """`vcpu` does not run until it is brought up again (VCPUOP_down)."""
+        if vcpu.state is not VcpuState.DOWN:
+            vcpu.state_when_up = vcpu.state
+            self.block(vcpu, VcpuState.DOWN)
+
+    def send_nmi(self, vcpu: Vcpu) -> None:
+        """`vcpu` enters its NMI handler when it next enters the guest."""
+        vcpu.nmi_pending = True
+        self.wake(vcpu)
+        if vcpu is self.running:
+            self.cpu.request_stop()
 
     def block(self, vcpu: Vcpu, state: VcpuState) -> None:
         """`vcpu` waits, as `state` says for what."""

@@ -98,7 +98,9 @@ class Vcpu:
     vcpu_info_maddr: int  # struct vcpu_info: in shared_info, or where the guest registered it
     vcpu_info_registered: bool = False
     state: VcpuState = VcpuState.DOWN
-    saved: bytes = b""  # the CPU's state while another one runs
+    state_when_up: VcpuState = VcpuState.RUNNABLE  # DOWN: what it will be in; events go on
+    saved: bytes = b""  # the CPU's state while another one runs; empty before VCPUOP_initialise
+    start_fault: tuple[int, int] | None = None  # what its first CS or SS raises: vector, error code
     gates: list[TrapGate] = field(default_factory=lambda: [TrapGate() for _ in range(NR_VECTORS)])
     event_callback: Callback = field(default_factory=Callback)
     failsafe_callback: Callback = field(default_factory=Callback)
@@ -121,6 +123,8 @@ class Vcpu:
     ldt_vaddr: int = 0
     ldt_entries: int = 0
     gs_base_user: int = 0  # 64-bit: the one that is not in the CPU
+    nmi_pending: bool = False  # VCPUOP_send_nmi
+    nmi_masked: bool = False  # its handler runs, until an iret
     poll_ports: tuple[int, ...] = ()  # POLLING: which port's event ends it; empty: any port's
     iobitmap_vaddr: int = 0  # PHYSDEVOP_set_iobitmap
     iobitmap_ports: int = 0
@@ -132,6 +136,16 @@ class Vcpu:
     time_vaddr: int = 0  # where it wants a second vcpu_time_info
     calls: CallLog = field(default_factory=CallLog)  # hypercalls: how many, the latest
     stats: VcpuStats = field(default_factory=VcpuStats)
+
+    @property
+    def is_initialised(self) -> bool:
+        """Whether it has registers to run with."""
+        return bool(self.saved)
+
+    @property
+    def waits_for(self) -> VcpuState:
+        """Its state, also while it is down: BLOCKED and POLLING end there as well."""
+        return self.state_when_up if self.state is VcpuState.DOWN else self.state
 
     @property
     def name(self) -> str:

@@ -256,13 +256,13 @@ class EventChannels:
 
     def _unblock(self, vcpu: Vcpu) -> None:
         """An upcall is pending: whatever `vcpu` waits for is over (vcpu_unblock)."""
-        if vcpu.state in (VcpuState.BLOCKED, VcpuState.POLLING):
+        if vcpu.waits_for in (VcpuState.BLOCKED, VcpuState.POLLING):
             self.wake(vcpu)
 
     def _wake_pollers(self, dom: Domain, port: int) -> None:
         """SCHEDOP_poll sees events on masked ports too, whichever vCPU they are for."""
         for vcpu in dom.vcpus:
-            is_polling = vcpu.state is VcpuState.POLLING
+            is_polling = vcpu.waits_for is VcpuState.POLLING
             if is_polling and (not vcpu.poll_ports or port in vcpu.poll_ports):
                 self.wake(vcpu)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Final
 
+from hypervisor.abi.arch_x86 import Vgcf
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.layout import layout
@@ -20,18 +21,47 @@ from hypervisor.abi.vcpu import (
 )
 from hypervisor.abi.width import Width
 from hypervisor.abi.xen import HypercallNr
+from hypervisor.control.vcpu_context import CONTEXT, checked_context, hold_roots
+from hypervisor.control.vcpu_context import initialise as initialise_vcpu
 from hypervisor.domain.domain import PENDING_SEL_OFFSET, VCPU_INFO_BYTES, Vcpu, VcpuState
 from hypervisor.events.runstate import packed, runstate_info, runstate_info_now
 from hypervisor.events.timers import TimerKey, TimerKind
+from hypervisor.hypercalls import mmu_batch
 from hypervisor.hypercalls.caller import Caller
-from hypervisor.hypercalls.table import Absent, Row, SubOp, hypercall, subops
+from hypervisor.hypercalls.table import Absent, Preempted, Row, SubOp, hypercall, subops
 from hypervisor.mm.frames import FrameType
+from hypervisor.mm.pagetables import UNLIMITED, OutOfBudget
 from hypervisor.x86.paging import PAGE_SHIFT, PAGE_SIZE
 
 VCPU_RUNSTATE_BYTES: Final = {width: layout(VcpuRunstateInfo, width).size for width in Width}
 VCPU_TIME_BYTES: Final = 32  # struct vcpu_time_info
 _MIN_PERIOD_NS: Final = 1_000_000
 _MAX_PERIOD_NS: Final = (1 << 62) - 1  # STIME_DELTA_MAX
+
+
+def initialise(caller: Caller, vcpu: Vcpu, vaddr: int) -> None:
+    """Give a vCPU its first registers, tables and entry points; it can be brought up then.
+
+    Validating its top-level tables may take long, and then goes on later.
+    """
+    shape = layout(CONTEXT[caller.width], caller.width)
+    raw = caller.mem.read(vaddr, shape.size)
+    if vcpu.is_initialised:
+        raise XenError(Errno.EEXIST, f"{vcpu.name} is initialised already")
+    context = checked_context(shape.unpack_from(raw), caller.width)
+    tables = caller.dom.page_tables
+    tables.budget = mmu_batch.ENTRIES_PER_PIECE
+    try:
+        if not tables.reap():
+            raise OutOfBudget
+        tables.retryable(caller.vcpu.vcpu_id, hold_roots, caller.dom, context)
+    except OutOfBudget:
+        raise Preempted(VcpuOp.INITIALISE, vcpu.vcpu_id, vaddr) from None
+    finally:
+        tables.budget = UNLIMITED
+    initialise_vcpu(caller.host, caller.dom, vcpu, context)
+    if context.flags & Vgcf.ONLINE:
+        caller.host.bring_up(vcpu)
 
 
 def is_up(caller: Caller, vcpu: Vcpu) -> int:
@@ -94,8 +124,8 @@ def stop_periodic_timer(caller: Caller, vcpu: Vcpu) -> None:
 
 
 def up(caller: Caller, vcpu: Vcpu) -> None:
-    """Let a vCPU run that was initialised, which so far only the boot vCPU is."""
-    if not vcpu.saved:
+    """Let a vCPU run that was initialised."""
+    if not vcpu.is_initialised:
         raise XenError(Errno.EINVAL, f"{vcpu.name} was never initialised")
     if vcpu.state is VcpuState.DOWN:
         caller.host.bring_up(vcpu)
@@ -107,7 +137,14 @@ def down(caller: Caller, vcpu: Vcpu) -> None:
     if all(other.state is VcpuState.DOWN for other in others):
         caller.host.shutdown(caller.dom, ShutdownReason.POWEROFF)
         return
-    caller.host.block(vcpu, VcpuState.DOWN)
+    caller.host.take_down(vcpu)
+
+
+def send_nmi(caller: Caller, vcpu: Vcpu, vaddr: int) -> None:
+    """Let a vCPU enter its NMI handler, or as soon as that is over."""
+    if vaddr:
+        raise XenError(Errno.EINVAL, f"send_nmi takes no argument, not {vaddr:#x}")
+    caller.host.send_nmi(vcpu)
 
 
 def get_runstate_info(caller: Caller, vcpu: Vcpu, vaddr: int) -> None:
@@ -147,10 +184,11 @@ def _require_self(caller: Caller, vcpu: Vcpu) -> None:
         raise XenError(Errno.EINVAL, f"{caller.vcpu.name} sets the timer of {vcpu.name}")
 
 
-_LATER: Final = "only the boot vCPU runs yet"
+#: Operations whose handlers take the address of their argument, not what stands there.
+_BY_ADDRESS: Final = frozenset({VcpuOp.INITIALISE, VcpuOp.GET_RUNSTATE_INFO, VcpuOp.SEND_NMI})
 
 VCPU_OPS: Final[dict[int, Row]] = {
-    VcpuOp.INITIALISE: Absent(Errno.ENOSYS, _LATER),
+    VcpuOp.INITIALISE: SubOp(None, initialise),
     VcpuOp.UP: SubOp(None, up),
     VcpuOp.DOWN: SubOp(None, down),
     VcpuOp.IS_UP: SubOp(None, is_up),
@@ -163,7 +201,7 @@ VCPU_OPS: Final[dict[int, Row]] = {
     VcpuOp.SET_SINGLESHOT_TIMER: SubOp(VcpuSetSingleshotTimer, set_singleshot_timer),
     VcpuOp.STOP_SINGLESHOT_TIMER: SubOp(None, stop_singleshot_timer),
     VcpuOp.REGISTER_VCPU_INFO: SubOp(VcpuRegisterVcpuInfo, register_vcpu_info),
-    VcpuOp.SEND_NMI: Absent(Errno.ENOSYS, "NMIs are not delivered yet"),
+    VcpuOp.SEND_NMI: SubOp(None, send_nmi),
     VcpuOp.GET_PHYSID: Absent(Errno.EINVAL, "no vCPU is pinned to a physical CPU"),
     VcpuOp.REGISTER_VCPU_TIME_MEMORY_AREA: SubOp(
         VcpuRegisterTimeMemoryArea, register_time_memory_area
@@ -181,10 +219,10 @@ def vcpu_op(caller: Caller, operation: int, vcpu_id: int, vaddr: int) -> int:
         raise XenError(Errno.ENOSYS, f"vcpu_op {operation} is unknown")
     if isinstance(row, Absent):
         raise XenError(row.errno, row.reason)
+    if operation in _BY_ADDRESS:
+        return row.handler(caller, vcpu, vaddr) or 0
     if row.argument is None:
         return row.handler(caller, vcpu) or 0
-    if operation == VcpuOp.GET_RUNSTATE_INFO:  # nothing is read, all is written
-        return row.handler(caller, vcpu, vaddr) or 0
     shape = layout(row.argument, caller.width)
     argument = shape.unpack_from(caller.mem.read(vaddr, shape.size))
     return row.handler(caller, vcpu, argument) or 0

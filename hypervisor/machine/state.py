@@ -346,6 +346,14 @@ class CpuState:
         )
 
 
+class DetachedState(CpuState):
+    """A state that is in no CPU, to be prepared: `save` gives it to whoever loads it later."""
+
+    def __init__(self, saved: bytes) -> None:
+        self._buffer = (ctypes.c_uint8 * STATE_BYTES).from_buffer_copy(saved)
+        super().__init__(ctypes.addressof(self._buffer), lambda: 0)
+
+
 #: FPU stack top, status, control, tags and registers, then MXCSR and the SSE registers.
 _FPU_START: Final = 600
 _FPU_END: Final = 824 + 16 * 64

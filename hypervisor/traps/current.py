@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Final
 
 from hypervisor.abi.width import Width
 from hypervisor.abi.xen import VmAssistType
 from hypervisor.domain.domain import UPCALL_MASK_OFFSET, Domain, Vcpu
 from hypervisor.machine.cpu import Cpu
-from hypervisor.machine.state import CR3
+from hypervisor.machine.state import CR3, CpuState
 from hypervisor.mm.frames import FrameTable
 from hypervisor.mm.guest_memory import GuestMemory
 from hypervisor.traps.ldt_pages import LdtPages
@@ -47,6 +48,15 @@ class Current:
         self.lost_vaddr = None
         self.mem = self._mem_by_width[dom.width]
         self.watch_events()
+
+    def away(self, vcpu: Vcpu, state: CpuState) -> Current:
+        """Another vCPU of the same domain as if it were on the CPU, with a state that is not.
+
+        For preparing it: its segments can be looked up. Nothing that is done with it runs.
+        """
+        other = copy(self)
+        other.vcpu, other.state = vcpu, state
+        return other
 
     def watch_events(self) -> None:
         """Look for its events, after each hypercall, where its vcpu_info is now.

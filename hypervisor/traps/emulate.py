@@ -176,8 +176,8 @@ class Emulator:
     def _set_guest_cr4(self, value: int) -> None:
         """Take over the bits that are the guest's; the others stay, without a word."""
         vcpu, state = self._current.vcpu, self._current.state
-        vcpu.cr4 = value & _PV_CR4 | vcpu.cr4 & ~_PV_CR4
-        state.cr4 = vcpu.cr4 & _PV_CR4 | state.cr4 & ~_PV_CR4
+        vcpu.cr4 = value & PV_CR4 | vcpu.cr4 & ~PV_CR4
+        state.cr4 = vcpu.cr4 & PV_CR4 | state.cr4 & ~PV_CR4
 
     def _guest_cr2(self) -> int:
         vcpu = self._current.vcpu
@@ -280,7 +280,7 @@ _TWO_BYTE: Final[dict[int, Callable[[Emulator, Opcode, bytes], int]]] = {
 }
 
 #: CR4 bits that a PV guest may change for itself: TSD and DE (PV_CR4_GUEST_VISIBLE_MASK, in part).
-_PV_CR4: Final = 1 << 2 | 1 << 3
+PV_CR4: Final = 1 << 2 | 1 << 3
 
 
 def set_task_switched(current: Current, set_: bool) -> None:

@@ -139,22 +139,50 @@ class TrapEntry:
                 probe(self.now_ps(), current.vcpu.domid, current.vcpu.vcpu_id)
 
     def deliver_now(self) -> None:
-        """The same from outside an exit; a domain that cannot be entered is crashed."""
-        if self._current.upcall_due:
-            self.settle_cpl()
-            try:
-                self.deliver_events()
-            except DomainCrash as crash:
-                self.crash(str(crash))
+        """The same from outside an exit, and an NMI before; a domain that cannot be entered is
+        crashed."""
+        vcpu = self._current.vcpu
+        is_nmi_due = vcpu.nmi_pending and not vcpu.nmi_masked
+        if not is_nmi_due and not self._current.upcall_due:
+            return
+        self.settle_cpl()
+        try:
+            if is_nmi_due:
+                self._deliver_nmi()
+            self.deliver_events()
+        except DomainCrash as crash:
+            self.crash(str(crash))
+
+    def _deliver_nmi(self) -> None:
+        """Enter the NMI handler; without one the NMI is lost (process_nmi in Xen's entry.S)."""
+        vcpu = self._current.vcpu
+        vcpu.nmi_pending = False
+        gate = vcpu.gates[Vector.NMI]
+        if gate.address:
+            vcpu.nmi_masked = True
+            bounce.to_gate(self._current, gate, None)
 
     def reload_segments(self) -> None:
         """The vCPU is back on the CPU: its data segments are read again, and may be gone."""
+        if self._current.vcpu.start_fault is not None:
+            self._raise_start_fault()
         selectors = reload_data_segments(self._current)
         if selectors is None:
             return
         self.settle_cpl()
         try:
             bounce.to_failsafe(self._current, selectors)
+        except DomainCrash as crash:
+            self.crash(str(crash))
+
+    def _raise_start_fault(self) -> None:
+        """A new vCPU's CS or SS cannot be loaded: that faults where it would begin."""
+        vcpu = self._current.vcpu
+        assert vcpu.start_fault is not None
+        vector, error_code = vcpu.start_fault
+        vcpu.start_fault = None
+        try:
+            self.inject(vector, error_code)
         except DomainCrash as crash:
             self.crash(str(crash))
 

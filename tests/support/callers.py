@@ -42,8 +42,16 @@ UNMAPPED: Final = 0x1000
 class Guest:
     """A domain, the calls it makes, and its memory."""
 
-    def __init__(self, machine: Machine, width: Width, *, privileged: bool = False) -> None:
-        handle = machine.create(nop_kernel(width), memory_mib=4, privileged=privileged, width=width)
+    def __init__(
+        self, machine: Machine, width: Width, *, privileged: bool = False, nr_vcpus: int = 1
+    ) -> None:
+        handle = machine.create(
+            nop_kernel(width),
+            memory_mib=4,
+            privileged=privileged,
+            width=width,
+            nr_vcpus=nr_vcpus,
+        )
         self.machine = machine
         self.width = width
         self.host: Host = machine.vmm.host
@@ -120,10 +128,10 @@ class Guest:
 
 
 @contextmanager
-def guests(*widths: Width, privileged: bool = False) -> Iterator[list[Guest]]:
+def guests(*widths: Width, privileged: bool = False, nr_vcpus: int = 1) -> Iterator[list[Guest]]:
     """A machine with one domain for each width."""
     with Machine(memory_mib=8 + 8 * len(widths)) as machine:
-        yield [Guest(machine, width, privileged=privileged) for width in widths]
+        yield [Guest(machine, width, privileged=privileged, nr_vcpus=nr_vcpus) for width in widths]
 
 
 def hole(width: Width) -> int:

@@ -65,7 +65,7 @@ def test_vcpu_that_was_never_initialised_does_not_come_up(guest: Guest) -> None:
 
 @pytest.mark.parametrize(
     ("operation", "errno"),
-    [(VcpuOp.INITIALISE, Errno.ENOSYS), (VcpuOp.GET_PHYSID, Errno.EINVAL), (99, Errno.ENOSYS)],
+    [(VcpuOp.INITIALISE, Errno.EFAULT), (VcpuOp.GET_PHYSID, Errno.EINVAL), (99, Errno.ENOSYS)],
 )
 def test_what_is_not_there_is_refused(guest: Guest, operation: int, errno: Errno) -> None:
     with refused(errno, "."):
