@@ -88,6 +88,10 @@ class Host:
             self._gdt_pages[is_64] = mfn
         return self._gdt_pages[is_64]
 
+    def gdt_pages(self) -> list[int]:
+        """Those made so far."""
+        return list(self._gdt_pages.values())
+
     def flush_tlb(self) -> None:
         """Flush the CPU's whole TLB, and open a new flush epoch."""
         self.tlb.now()

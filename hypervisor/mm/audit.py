@@ -12,10 +12,9 @@ Whole tables and whole columns are taken at once (numpy): a machine of 512 MB ta
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from hypervisor.mm.audit_subject import AuditError, AuditSubject
 from hypervisor.mm.entries import LEVEL_OF
@@ -30,13 +29,12 @@ from hypervisor.mm.frames import (
     FrameType,
 )
 from hypervisor.mm.pagetables import PageTables
-from hypervisor.x86.paging import PAGE_SHIFT, PTE_A, PTE_D, PTE_FRAME, PTE_P, PTE_RW
+from hypervisor.mm.table_columns import Column, present_columns, words_of
+from hypervisor.x86.paging import PAGE_SHIFT, PTE_A, PTE_D, PTE_FRAME, PTE_RW
 
 __all__ = ["AuditError", "AuditSubject", "audit"]
 
 _MOST_SHOWN: Final = 20
-
-Column = npt.NDArray[Any]
 
 
 def audit(frames: FrameTable, subjects: Iterable[AuditSubject]) -> None:
@@ -86,7 +84,7 @@ class _Audit:
     def _count_table(self, subject: AuditSubject, mfn: int, kind: FrameType) -> None:
         tables = subject.tables
         level = LEVEL_OF[kind]
-        slots, entries = _present(tables, mfn, kind)
+        slots, entries = present_columns(tables, mfn, kind)
         targets = (entries & PTE_FRAME) >> PAGE_SHIFT
         is_writable = entries & PTE_RW != 0
         is_inside = targets < self.frames.nr_frames
@@ -157,23 +155,6 @@ def _types_of(level: int) -> list[int]:
     return [int(kind) for kind in LEVEL_OF if LEVEL_OF[kind] == level]
 
 
-def _words(tables: PageTables, mfn: int) -> Column:
-    size = tables.mode.entry_bytes
-    raw = tables.frames.memory.frame(mfn)
-    return np.frombuffer(raw, dtype=np.uint32 if size == 4 else np.uint64).astype(np.uint64)
-
-
-def _present(tables: PageTables, mfn: int, kind: FrameType) -> tuple[Column, Column]:
-    """The guest's slots of a table that are present, and their entries."""
-    words = _words(tables, mfn)[: tables.mode.slots[LEVEL_OF[kind]]]
-    is_present = words & PTE_P != 0
-    xen = tables.xen_slots
-    if kind == xen.table:
-        is_present[xen.first : xen.end] = False
-    slots = np.flatnonzero(is_present)
-    return slots, words[slots]
-
-
 def _xen_slots_intact(tables: PageTables, mfn: int, kind: FrameType) -> bool:
     """Xen's slots are as filled in, but for what the MMU sets."""
     xen = tables.xen_slots
@@ -181,5 +162,5 @@ def _xen_slots_intact(tables: PageTables, mfn: int, kind: FrameType) -> bool:
         return True
     size = tables.mode.entry_bytes
     was = np.frombuffer(xen.entries, dtype=np.uint32 if size == 4 else np.uint64)
-    differences = (_words(tables, mfn)[xen.first : xen.end] ^ was) & ~np.uint64(PTE_A | PTE_D)
+    differences = (words_of(tables, mfn)[xen.first : xen.end] ^ was) & ~np.uint64(PTE_A | PTE_D)
     return not differences.any()
