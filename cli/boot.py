@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from cli.exits import Refusal
-from cli.options import kernel_options
+from cli.options import audit_option, kernel_options, seed_option
 from cli.ordered import OrderedCommand, in_order
 
 if TYPE_CHECKING:
@@ -66,9 +66,14 @@ if TYPE_CHECKING:
     "--digest", is_flag=True, help="Print a SHA-256 over memory and CPU states at the end."
 )
 @click.option(
-    "--audit", is_flag=True, help="Check the hypervisor's own invariants all along (slow)."
+    "--inspect",
+    "looks",
+    multiple=True,
+    metavar="WHAT",
+    help="Show WHAT of its memory at the end, such as cr2, frames or tables: as `ring1 inspect`.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, help="Scatters the machine's frames.")
+@audit_option
+@seed_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -85,6 +90,7 @@ def command(
     trace: Path | None,
     clock: Literal["virtual", "host"] | None,
     digest: bool,
+    looks: tuple[str, ...],
     audit: bool,
     seed: int,
 ) -> int:
@@ -104,9 +110,11 @@ def command(
     steps = parse_steps(in_order(ctx, {"expects": expects, "sends": sends}))
     attach = not steps and sys.stdin.isatty() and sys.stdout.isatty()
 
+    from cli.looking import show_all, wanted
     from cli.session import Session  # loads the engine: usage errors above need not wait for it
     from cli.verdict import Limits
 
+    asked = wanted(looks)
     limits = Limits(timeout, None if time_limit is None else round(time_limit * 1e9))
     with ExitStack() as stack:
         session = Session.start(
@@ -123,6 +131,9 @@ def command(
             trace=trace,
         )
         status = session.attach(limits) if attach else session.play(steps, limits)
+        if asked:
+            session.output.fresh_line()
+            show_all(session.domain, asked)
         if digest:
             session.print_digest()
         return status

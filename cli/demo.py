@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cli.exits import Exit
+from cli.options import audit_option, seed_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,8 +75,9 @@ class TaggedLines:
 
 
 @click.command
-@click.option("--seed", type=click.IntRange(0), default=0, help="Scatters the machine's frames.")
-def command(seed: int) -> int:
+@audit_option
+@seed_option
+def command(audit: bool, seed: int) -> int:
     """Boot several built-in guests of different widths together on one machine."""
     from rich.console import Console
 
@@ -87,7 +89,9 @@ def command(seed: int) -> int:
     console = Console(highlight=False)
     console.print(f"{len(CAST)} domains take turns on one CPU. Their consoles, as they speak:\n")
     with ExitStack() as stack:
-        machine = stack.enter_context(create_machine(DOMAIN_MIB * len(CAST), seed=seed))
+        machine = stack.enter_context(
+            create_machine(DOMAIN_MIB * len(CAST), seed=seed, audit=audit)
+        )
         casts: list[tuple[DomainHandle, TaggedLines]] = []
         for index, (name, width) in enumerate(CAST):
             kernel = find_kernel(name, width)

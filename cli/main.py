@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "demo": Lazy("cli.demo", "Boot several built-in guests of different widths together."),
     "guests": Lazy("cli.guests", "List the built-in guest kernels."),
     "step": Lazy("cli.step", "Boot a kernel and step it, instruction by instruction."),
+    "inspect": Lazy("cli.inspect", "Boot a kernel, stop it, and show its page tables and frames."),
     "trace": Lazy("cli.trace", "Read traces that `ring1 boot --trace` wrote."),
     "about": Lazy("cli.about", "Say what engine, guest widths and hypercalls are here."),
 }

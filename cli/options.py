@@ -45,6 +45,17 @@ _KERNEL: Final = (
 )
 
 
+#: Two that every command with a machine has.
+audit_option: Final = click.option(
+    "--audit",
+    is_flag=True,
+    help="Recompute every frame's counts from the page tables, again and again (slow).",
+)
+seed_option: Final = click.option(
+    "--seed", type=click.IntRange(0), default=0, help="Scatters the machine's frames."
+)
+
+
 def kernel_options(command: F) -> F:
     """KERNEL, and what the domain that runs it is given."""
     for option in reversed(_KERNEL):

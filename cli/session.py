@@ -52,9 +52,11 @@ class Session:
         seed: int = 0,
         audit: bool = False,
         trace: Path | None = None,
+        is_shown: bool = True,
     ) -> Self:
         """A session that is ready to run; `stack` closes what it holds.
 
+        The domain's console goes to stdout if it `is_shown`.
         Raises Refusal for a kernel or ramdisk that cannot be used.
         """
         found = find_kernel(kernel, width)
@@ -67,7 +69,8 @@ class Session:
         if trace is not None:
             open_trace(stack, machine, trace)
         output = ConsoleOutput()
-        domain.console.on_output(output.write)
+        if is_shown:
+            domain.console.on_output(output.write)
         return cls(machine, domain, output)
 
     def play(self, steps: Sequence[Step], limits: Limits) -> Exit:

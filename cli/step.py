@@ -14,14 +14,15 @@ from typing import Final
 import click
 
 from cli.exits import Exit
-from cli.options import kernel_options
+from cli.options import audit_option, kernel_options, seed_option
 
 PROMPT: Final = "(ring1) "
 
 
 @click.command
 @kernel_options
-@click.option("--seed", type=click.IntRange(0), default=0, help="Scatters the machine's frames.")
+@audit_option
+@seed_option
 def command(
     kernel: str,
     memory: int,
@@ -29,6 +30,7 @@ def command(
     ramdisk: Path | None,
     cmdline: str,
     width: str,
+    audit: bool,
     seed: int,
 ) -> int:
     """Boot KERNEL and step it: by instruction, to the next hypercall, to the next trap.
@@ -48,6 +50,7 @@ def command(
             ramdisk=ramdisk,
             cmdline=cmdline,
             seed=seed,
+            audit=audit,
         )
         stepper = Stepper(session.machine, session.domain, session.output)
         stepper.show_position()

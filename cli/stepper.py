@@ -155,9 +155,19 @@ class Stepper:
             text = "".join(chr(b) if 32 <= b < 127 else "." for b in row)
             self._print(f"{vaddr + offset:#0{hex_width(vcpu)}x}  {row.hex(' '):47}  {text}")
 
+    def look(self, word: str, args: Sequence[str]) -> None:
+        """One of the words for looking at memory (cli.looking)."""
+        from cli.looking import Looker, LookError, checked  # numpy takes a tenth of a second
+
+        try:
+            for line in Looker.at(self.domain).show(checked([word, *args])).lines:
+                self._print(line)
+        except LookError as error:
+            raise CommandError(str(error)) from None
+
     def help(self, args: Sequence[str]) -> None:
         for command in COMMANDS.values():
-            self._print(f"  {command.usage:14} {command.summary}")
+            self._print(f"  {command.usage:16} {command.summary}")
 
     def leave(self, args: Sequence[str]) -> None:
         self.leaving = True
@@ -189,6 +199,29 @@ COMMANDS: Final = {
     "r": Command("r", "show the registers", Stepper.registers),
     "d": Command("d [ADDR [N]]", "disassemble N instructions", Stepper.listing),
     "x": Command("x ADDR [N]", "dump N bytes of the guest's memory", Stepper.dump),
+    "walk": Command(
+        "walk ADDR [user]",
+        "show the page tables' entries for ADDR, a symbol or a register",
+        lambda stepper, args: stepper.look("walk", args),
+    ),
+    "frame": Command(
+        "frame MFN",
+        "show a machine frame, its counts and who has them",
+        lambda stepper, args: stepper.look("frame", args),
+    ),
+    "frames": Command(
+        "frames [TYPE]",
+        "count the domain's frames by type; list those of one type, or all",
+        lambda stepper, args: stepper.look("frames", args),
+    ),
+    "tables": Command(
+        "tables", "list the page tables", lambda stepper, args: stepper.look("tables", args)
+    ),
+    "p2m": Command(
+        "p2m [PFN]",
+        "compare pseudo-physical with machine frames",
+        lambda stepper, args: stepper.look("p2m", args),
+    ),
     "help": Command("help", "this list", Stepper.help),
     "q": Command("q", "leave; the domain is destroyed", Stepper.leave),
 }

@@ -9,12 +9,13 @@ Handles stay valid after their domain has ended; they then show how it ended.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
 
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.width import Width
@@ -29,6 +30,10 @@ from hypervisor.probes import Entry
 from hypervisor.sched.params import DEFAULT_PARAMS, SchedParams, SchedParamsError
 from hypervisor.vmm import RunEnd, Vmm
 from hypervisor.x86.flags import CS, DS, ES, FS, GPR_NAMES, GS, SS
+
+if TYPE_CHECKING:
+    from hypervisor.debug.frame_uses import FrameView
+    from hypervisor.debug.inspection import Inspection, P2mRow, WalkView
 
 __all__ = [
     "AuditError",
@@ -50,6 +55,7 @@ __all__ = [
 ]
 
 DEFAULT_MEMORY_MIB: Final = 256
+AUDIT_EVERY: Final = 256  # entries: an audit of 64 MiB takes as long as some hundred
 
 
 class VmmBug(Exception):
@@ -219,6 +225,29 @@ class DomainHandle:
         """Promise it something else from now on, running or not."""
         self._machine.vmm.host.set_sched_params(self._dom, params)
 
+    def inspect(self) -> Inspection:
+        """Its walks, frames, tables and P2M, to be looked at while the machine stands still.
+
+        Raises LookupError once it is destroyed: its frames belong to others then.
+        """
+        from hypervisor.debug.inspection import Inspection  # numpy takes a tenth of a second
+
+        if self.state is DomainState.DESTROYED:
+            raise LookupError(f"d{self.domid} is destroyed: it has no frames")
+        return Inspection(self._machine.vmm.host, self._dom)
+
+    def walk(self, vaddr: int, *, user: bool = False) -> WalkView:
+        """How `vaddr` is translated. Raises ValueError for what is no address."""
+        return self.inspect().walk(vaddr, user=user)
+
+    def frames(self) -> list[FrameView]:
+        """Every frame it owns."""
+        return self.inspect().frames()
+
+    def p2m(self) -> list[P2mRow]:
+        """Its frames by pseudo-physical number, beside what the machine says of each."""
+        return self.inspect().p2m()
+
     def pause(self) -> None:
         """Stop it until unpaused."""
         self._machine.vmm.host.pause(self._dom)
@@ -235,7 +264,8 @@ class DomainHandle:
 class Machine:
     """A machine with its hypervisor, ready for domains.
 
-    With `audit` every count of every frame is recomputed after each run, and at the end.
+    With `audit` every count of every frame is recomputed after each run, and during one at every
+    AUDIT_EVERY-th entry into the hypervisor.
     """
 
     always_audit: ClassVar[bool] = False  # for whoever tests
@@ -268,6 +298,9 @@ class Machine:
         self.audits = audit or self.always_audit
         self.domains: dict[int, DomainHandle] = {}
         self.on_entry: list[Callable[[Entry], None]] = []
+        if audit:
+            unaudited = itertools.count(1)
+            self.on_entry.append(lambda _: None if next(unaudited) % AUDIT_EVERY else self.audit())
         self._told = self._entered  # one object, so that it is seen to be the same
 
     def __enter__(self) -> Self:
@@ -370,6 +403,15 @@ class Machine:
             yield lambda: arrived or (until is not None and until())
         finally:
             self.on_entry.remove(look)
+
+    @contextmanager
+    def breakpoint(self, vaddr: int) -> Iterator[None]:
+        """While this lasts, a run asks its `until` whenever the instruction at `vaddr` is next."""
+        self.vmm.cpu.add_breakpoint(vaddr)
+        try:
+            yield
+        finally:
+            self.vmm.cpu.remove_breakpoint(vaddr)
 
     def step(self) -> Entry | None:
         """One instruction of the vCPU that is due; the entry into the VMM it led to, if any."""

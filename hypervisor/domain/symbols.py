@@ -50,6 +50,16 @@ class Symbols:
         found = self.at(vaddr)
         return None if found is None else f"{found[0]}+{found[1]:#x}"
 
+    def find(self, name: str) -> int | None:
+        """Where `name` is, whether code or data; None for a name that is not there."""
+        layout = symbol_struct(self.bits)
+        whole = len(self.table) // layout.size * layout.size
+        for fields in layout.iter_unpack(memoryview(self.table)[:whole]):
+            section, value = (fields[5], fields[1]) if self.bits == 32 else (fields[3], fields[4])
+            if section != _SHN_UNDEF and self._name(fields[0]) == name:
+                return int(value)
+        return None
+
     def pairs(self) -> list[tuple[int, str]]:
         """All code symbols by address."""
         addresses = self._decoded()
