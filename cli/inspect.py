@@ -40,6 +40,7 @@ DEFAULT: Final = ("rip", "frames", "tables")
 def command(
     kernel: str,
     memory: int,
+    vcpus: int,
     ramdisk: Path | None,
     cmdline: str,
     width: str,
@@ -61,7 +62,7 @@ def command(
     WHAT is any of these (in quotes, if it has a space):
       ADDR            the walk of an address: a number, a symbol of the
                       kernel, symbol+number, or rip, rsp, rbp, cr2
-      'walk ADDR user'  the same by the tables of a 64-bit user mode
+      'walk ADDR user'  by the tables of a 64-bit user mode; v1: of vCPU 1
       'frame MFN'     a frame: owner, type, counts, and who has them
       frames          how many frames of each type ('frames l1': these)
       tables          every page table
@@ -91,6 +92,7 @@ def command(
             kernel=kernel,
             width=width,
             memory_mib=memory,
+            vcpus=vcpus,
             ramdisk=ramdisk,
             cmdline=cmdline,
             seed=seed,
@@ -162,7 +164,8 @@ def _predicate(
         except LookError as error:
             raise Refusal(f"--at: {error}") from None
         stack.enter_context(session.machine.breakpoint(vaddr))
-        return lambda: domain.vcpus[0].rip == vaddr
+        machine = session.machine
+        return lambda: (vcpu := machine.current) is not None and vcpu.rip == vaddr
     if pattern is not None:
         return lambda: pattern.search(domain.console.output) is not None
     return None

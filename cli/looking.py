@@ -1,10 +1,10 @@
 """The words for looking at a domain's memory: the same in `ring1 inspect` and `ring1 step`.
 
-    walk ADDR [user]   the page tables' entries for an address, and the frames on the way
-    frame MFN          a frame: owner, type, counts, and everything that uses it
-    frames [TYPE]      how many frames of each type there are; those of one type, or `all`
-    tables             every page table
-    p2m [PFN]          the P2M against the M2P
+    walk ADDR [user] [vN]  the page tables' entries for an address, and the frames on the way
+    frame MFN              a frame: owner, type, counts, and everything that uses it
+    frames [TYPE]          how many frames of each type there are; those of one type, or `all`
+    tables                 every page table
+    p2m [PFN]              the P2M against the M2P
 
 An address is a number, a symbol of the kernel's image, `symbol+number`, or a register's name.
 """
@@ -81,9 +81,17 @@ class Looker:
     # --- the words -----------------------------------------------------------------------------
     def walk(self, args: Sequence[str]) -> Seen:
         vaddr = self.address(args[0])
-        if args[1:] and args[1] != "user":
-            raise LookError(f"{args[1]!r} is no set of tables: only `user` can be asked for")
-        found = self.inspection.walk(vaddr, user=len(args) > 1)
+        vcpu_id, is_user = 0, False
+        for arg in args[1:]:
+            if arg == "user":
+                is_user = True
+            elif arg[0] == "v":
+                vcpu_id = number(arg[1:], "vCPU's number")
+            else:
+                raise LookError(
+                    f"{arg!r} is no set of tables: those are `user` and `v1`, `v2`, ..."
+                )
+        found = self.inspection.walk(vaddr, vcpu_id=vcpu_id, user=is_user)
         mfns = [level.table.mfn for level in found.levels]
         last = found.levels[-1].names
         mfns += [last.mfn] if last is not None else []
@@ -153,7 +161,7 @@ def number(text: str, what: str) -> int:
 
 
 LOOKS: Final = {
-    "walk": Look("walk ADDR [user]", "the page tables' entries for ADDR", range(1, 3), Looker.walk),
+    "walk": Look("walk ADDR [user]", "the page tables' entries for ADDR", range(1, 4), Looker.walk),
     "frame": Look("frame MFN", "a frame, its counts and all its uses", range(1, 2), Looker.frame),
     "frames": Look(
         "frames [TYPE]", "count frames by type; list one type's, or all", range(2), Looker.frames

@@ -93,6 +93,8 @@ class Inspection:
         Raises ValueError, with a sentence, for what is no address, and where there are no tables.
         """
         self._check(vaddr)
+        if not 0 <= vcpu_id < len(self._dom.vcpus):
+            raise ValueError(f"d{self._dom.domid} has no vCPU {vcpu_id}")
         vcpu = self._dom.vcpus[vcpu_id]
         root = self._root(vcpu, user=user)
         found = walk(self._host.memory, self._dom.page_tables.mode, root << PAGE_SHIFT, vaddr)
