@@ -3,6 +3,7 @@ machine's frame table is audited after each run."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
 from hypervisor.api import Machine
@@ -14,3 +15,12 @@ settings.register_profile("ring1", deadline=None, print_blob=True)
 settings.load_profile("ring1")
 
 Machine.always_audit = True
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the fuzzer goes on, and with which dice."""
+    group = parser.getgroup("fuzz")
+    group.addoption(
+        "--fuzz-calls", type=int, default=100_002, help="hypercalls to make, in all widths together"
+    )
+    group.addoption("--fuzz-seed", type=int, default=0, help="any number: another run")
