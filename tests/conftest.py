@@ -24,3 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fuzz-calls", type=int, default=100_002, help="hypercalls to make, in all widths together"
     )
     group.addoption("--fuzz-seed", type=int, default=0, help="any number: another run")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the fuzzer reached, from whichever process it ran in."""
+    for reports in terminalreporter.stats.values():
+        for one in reports:
+            for name, value in getattr(one, "user_properties", ()):
+                if name == "fuzz" and one.when == "call":
+                    terminalreporter.write_line(str(value))
