@@ -12,15 +12,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
 
 from hypervisor.abi.errors import XenError
+from hypervisor.abi.sched import ShutdownReason
 from hypervisor.abi.width import Width
 from hypervisor.backends.console import LIMIT_BYTES
+from hypervisor.control import lifecycle
 from hypervisor.control.create import DomainParams, create_domain
+from hypervisor.control.lifecycle import Action, LifeCycleError, Policies, action_for
 from hypervisor.domain.builder import BuildError
 from hypervisor.domain.domain import Domain, DomainState, Vcpu, VcpuState
 from hypervisor.domain.image import ImageError, load_image
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from hypervisor.debug.inspection import Inspection, P2mRow, WalkView
 
 __all__ = [
+    "Action",
     "AuditError",
     "BuildError",
     "ConsoleHandle",
@@ -43,10 +47,13 @@ __all__ = [
     "DomainState",
     "Entry",
     "ImageError",
+    "LifeCycleError",
     "Machine",
+    "Policies",
     "RunEnd",
     "SchedParams",
     "SchedParamsError",
+    "ShutdownReason",
     "StateAccess",
     "VcpuHandle",
     "VcpuState",
@@ -87,8 +94,15 @@ class ConsoleHandle:
             listener(data)
 
     def on_output(self, listener: Callable[[bytes], None]) -> None:
-        """Call `listener` with each piece of output, in order, from inside the guest's run."""
+        """Call `listener` with each piece of output, in order, from inside the guest's run.
+
+        A domain that is restarted goes on with the same listeners.
+        """
         self._listeners.append(listener)
+
+    def inherit(self, before: ConsoleHandle) -> None:
+        """Who listened to `before` listens here."""
+        self._listeners = before._listeners
 
     def send(self, data: bytes) -> None:
         """Type `data`; what the guest's ring cannot hold yet waits."""
@@ -152,12 +166,24 @@ class VcpuHandle:
             raise LookupError(refusal.why) from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """What a domain was made from, to make it again."""
+
+    kernel: bytes
+    width: Width | None
+    params: DomainParams
+    policies: Policies
+
+
 class DomainHandle:
     """A domain as its owner sees it."""
 
-    def __init__(self, machine: Machine, dom: Domain) -> None:
+    def __init__(self, machine: Machine, dom: Domain, recipe: _Recipe) -> None:
         self._machine = machine
         self._dom = dom
+        self._recipe = recipe
+        self.successor: DomainHandle | None = None  # what it was restarted as
         self.console = ConsoleHandle(machine.vmm, dom)
 
     def __repr__(self) -> str:
@@ -248,17 +274,60 @@ class DomainHandle:
         """Its frames by pseudo-physical number, beside what the machine says of each."""
         return self.inspect().p2m()
 
+    # --- its life: each raises LifeCycleError where it is over, or not what it would have to be ---
     def pause(self) -> None:
-        """Stop it until unpaused."""
+        """Stop it until unpaused as often."""
+        lifecycle.require_existing(self._dom)
         self._machine.vmm.host.pause(self._dom)
 
     def unpause(self) -> None:
         """Let it go on."""
+        lifecycle.require_existing(self._dom)
         self._machine.vmm.host.unpause(self._dom)
 
+    def shutdown(self, reason: int = ShutdownReason.POWEROFF) -> None:
+        """End it now, without asking it, as if it had given `reason`; its memory stays."""
+        lifecycle.require(self._dom, DomainState.RUNNING)
+        self._machine.vmm.host.shutdown(self._dom, reason)
+
+    def crash(self, why: str = "is ended by the control side") -> None:
+        """End it now with a crash report."""
+        lifecycle.crash(self._machine.vmm.host, self._dom, why)
+
+    def resume(self, *, cancelled: bool = False) -> None:
+        """Let it go on in place, if it has shut down to be suspended or otherwise.
+
+        Its call returns 1 if the suspension was `cancelled`, else 0.
+        """
+        lifecycle.resume(self._machine.vmm.host, self._dom, cancelled=cancelled)
+
+    def restart(self) -> DomainHandle:
+        """End it, and make a new domain from the same parameters; that one's handle.
+
+        Raises BuildError, this one being destroyed, when there is no longer room.
+        """
+        lifecycle.require_existing(self._dom)
+        return self._machine.restart(self)
+
     def destroy(self) -> None:
-        """End it now, and give all it had back to the machine."""
-        self._machine.vmm.destroy(self._dom)
+        """End it now, and give all it had back to the machine; nothing happens the second time."""
+        self._machine.forget(self)
+
+    def rename(self, name: str) -> None:
+        """Call it `name`, in xenstore too."""
+        lifecycle.require_existing(self._dom)
+        if not name or not name.isprintable():
+            raise LifeCycleError(f"a domain cannot be called {name!r}")
+        self._machine.vmm.backends.rename(self._dom, name)
+
+    def set_max_memory(self, memory_mib: int) -> None:
+        """Let it have `memory_mib` at most; what it has beyond, it keeps."""
+        lifecycle.set_max_memory(self._dom, memory_mib)
+
+    def set_time_offset(self, seconds: int) -> None:
+        """Put its wall clock that much before the machine's."""
+        lifecycle.require_existing(self._dom)
+        self._machine.vmm.host.set_time_offset(self._dom, seconds)
 
 
 class Machine:
@@ -296,7 +365,9 @@ class Machine:
             native_clock=native_clock,
         )
         self.audits = audit or self.always_audit
-        self.domains: dict[int, DomainHandle] = {}
+        self.vmm.on_end = self._ended
+        self.domains: dict[int, DomainHandle] = {}  # those that are there
+        self.on_restart: list[Callable[[DomainHandle, DomainHandle], None]] = []  # old, new
         self.on_entry: list[Callable[[Entry], None]] = []
         if audit:
             unaudited = itertools.count(1)
@@ -339,23 +410,77 @@ class Machine:
         privileged: bool = False,
         nr_vcpus: int = 1,
         sched: SchedParams = DEFAULT_PARAMS,
+        start_ns: int = 0,
+        policies: Policies = Policies(),  # noqa: B008 - it cannot be changed
     ) -> DomainHandle:
-        """A new domain with `kernel` in it, running as soon as the machine runs.
+        """A new domain with `kernel` in it, running as soon as the machine runs and its time is
+        `start_ns`. What becomes of it when it ends is said by `policies`.
 
         Raises ImageError or BuildError, each with a sentence, if it cannot be.
         """
         data = kernel.read_bytes() if isinstance(kernel, Path) else kernel
         if name is None:
-            name = kernel.stem if isinstance(kernel, Path) else f"dom{len(self.domains) + 1}"
-        image = load_image(data, width=width)
+            name = kernel.stem if isinstance(kernel, Path) else f"dom{self.vmm.host.next_domid}"
         params = DomainParams(name, memory_mib, cmdline, ramdisk, privileged, nr_vcpus, sched)
-        dom = create_domain(self.vmm.host, image, params)
-        handle = DomainHandle(self, dom)
-        self.domains[dom.domid] = handle
-        self.vmm.attach_backends(dom)
-        self.vmm.host.unpause(dom)
+        handle = self._create(_Recipe(data, width, params, policies))
+        if start_ns > self.now_ns:
+            lifecycle.start_at(self.vmm.host, handle._dom, start_ns)
+        else:
+            self.vmm.host.unpause(handle._dom)
         self._check()
         return handle
+
+    def _create(self, recipe: _Recipe) -> DomainHandle:
+        """A new domain, paused once. Raises ImageError and BuildError."""
+        image = load_image(recipe.kernel, width=recipe.width)
+        dom = create_domain(self.vmm.host, image, recipe.params)
+        handle = DomainHandle(self, dom, recipe)
+        self.domains[dom.domid] = handle
+        self.vmm.attach_backends(dom)
+        return handle
+
+    def restart(self, old: DomainHandle) -> DomainHandle:
+        """See DomainHandle.restart. The new one has the name that the old one has now."""
+        self.forget(old)
+        recipe = replace(old._recipe, params=replace(old._recipe.params, name=old.name))
+        new = self._create(recipe)
+        new.console.inherit(old.console)
+        old.successor = new
+        self.vmm.host.unpause(new._dom)
+        for listener in self.on_restart:
+            listener(old, new)
+        return new
+
+    def forget(self, handle: DomainHandle) -> None:
+        """See DomainHandle.destroy. The handle stays good for looking back."""
+        self.vmm.destroy(handle._dom)
+        self.domains.pop(handle.domid, None)
+
+    def _ended(self, dom: Domain) -> None:
+        """Do what a domain's policies say of its end; called between two turns of the CPU."""
+        handle = self.domains.get(dom.domid)
+        if handle is None:
+            return  # not made by this API
+        match action_for(dom, handle._recipe.policies):
+            case Action.DESTROY:
+                handle.destroy()
+            case Action.RESTART:
+                try:
+                    handle.restart()
+                except BuildError as error:
+                    self.vmm.host.log.write(f"d{dom.domid} is not restarted: {error}\n".encode())
+            case Action.PRESERVE:
+                pass
+
+    # --- time ------------------------------------------------------------------------------------
+    @property
+    def wallclock_ns(self) -> int:
+        """The wall clock that domains without an offset see: nanoseconds since 1970."""
+        return self.vmm.host.wallclock_ns
+
+    def set_wallclock(self, unix_ns: int) -> None:
+        """Set the wall clock of all domains; their system times go on as they were."""
+        self.vmm.host.set_wallclock(unix_ns)
 
     # --- running ---------------------------------------------------------------------------------
     def run(
@@ -455,8 +580,7 @@ class Machine:
         if self.audits:
             self.audit()
 
-    # --- looking
-    # -----------------------------------------------------------------------------------
+    # --- looking ---------------------------------------------------------------------------------
     @property
     def now_ns(self) -> int:
         """Virtual time."""

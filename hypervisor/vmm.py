@@ -80,6 +80,7 @@ class Vmm:
         self.backends = Backends(self.host)
         self._connect()
         self.consoles: dict[int, Callable[[bytes], None]] = {}
+        self.on_end: Callable[[Domain], None] = _nobody_cares
         self.interrupted = False
         self._until: Callable[[], bool] | None = None
         self._turn: Vcpu | None = None  # who was chosen, until its slice is over
@@ -150,6 +151,7 @@ class Vmm:
             self.host.must_pick = True
         self.backends.detach(dom)
         destroy_domain(self.host, dom)
+        self.consoles.pop(dom.domid, None)
 
     # --- the loop ------------------------------------------------------------------------------
     def run(
@@ -203,6 +205,8 @@ class Vmm:
         """
         host = self.host
         host.fire_due_timers()
+        if host.ended:
+            self._settle_ends()
         now = host.now_ns
         if host.must_pick or (self._turn is not None and now >= self._turn_ends_ns):
             host.must_pick = False
@@ -221,6 +225,17 @@ class Vmm:
             self._look_for_events = True
             self._turn_begins = True
             self.host.begin_turn(vcpu)
+
+    def _settle_ends(self) -> None:
+        """Let the control side do what is to be done about domains that have ended.
+
+        Here, between two turns of the CPU, a domain may be destroyed and another one made.
+        """
+        while self.host.ended:
+            dom = self.host.domains.get(self.host.ended.popleft())
+            if dom is not None and dom.state is not DomainState.RUNNING:
+                self.backends.ended(dom)
+                self.on_end(dom)
 
     def _end_turn(self) -> None:
         if self._turn is not None:
@@ -241,6 +256,7 @@ class Vmm:
             self._look_for_events = True
         if self._turn_begins:
             self._turn_begins = False
+            self.host.refresh_time(vcpu)
             self.host.show_runstate(vcpu)
         if self._look_for_events:
             self._look_for_events = False
@@ -268,7 +284,6 @@ class Vmm:
         host.running = vcpu
         host.current.set(dom, vcpu)
         host.flush_tlb()
-        host.refresh_time(vcpu)
         self.entry.user_tlb_stale = False
         vcpu.stats.switches += 1
         self.entry.reload_segments()
@@ -344,3 +359,7 @@ class Vmm:
     def close(self) -> None:
         """Free the engine."""
         self.cpu.close()
+
+
+def _nobody_cares(dom: Domain) -> None:
+    """A domain that has ended stays as it is."""

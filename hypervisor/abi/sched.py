@@ -52,6 +52,15 @@ class SchedPoll:
 
 @abi_struct(size=8)
 @dataclass(slots=True)
+class SchedWatchdog:
+    """struct sched_watchdog."""
+
+    id: U32  # 0: a new one, whose number is the result
+    timeout: U32  # seconds from now; 0 gives it back
+
+
+@abi_struct(size=8)
+@dataclass(slots=True)
 class SchedRemoteShutdown:
     """struct sched_remote_shutdown."""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from hypervisor.backends import console, xenstore_ring
 from hypervisor.backends.xenstore import Connection, Store, domu_tree, remove_domu_tree
+from hypervisor.backends.xenstore.nodes import home_of
 from hypervisor.control.host import Host
 from hypervisor.domain.domain import Domain, DomainState
 from hypervisor.mm.frames import FrameType
@@ -58,6 +59,18 @@ class Backends:
         )
         self._attached[dom.domid] = _Attached(self.store.connect(dom.domid))
         xenstore_ring.advertise(self._page(dom.store_mfn))
+        self._flush_others(dom)
+
+    def ended(self, dom: Domain) -> None:
+        """`dom` runs no more, but is still there."""
+        self.store.domain_ended()
+        self._flush_others(dom)
+
+    def rename(self, dom: Domain, name: str) -> None:
+        """`dom` is called `name` from now on, in the store too (libxl_domain_rename)."""
+        dom.name = name
+        self.store.write(f"{home_of(dom.domid)}/name", name)
+        self.store.write(f"/vm/{_uuid(dom)}/name", name)
         self._flush_others(dom)
 
     def detach(self, dom: Domain) -> None:

@@ -13,7 +13,7 @@ from hypervisor.abi.arch_x86_32 import FLAT_RING1_CS, FLAT_RING1_DS
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.types import DOMID_FIRST_RESERVED
 from hypervisor.abi.width import Width
-from hypervisor.abi.xen import XEN_LEGACY_MAX_VCPUS
+from hypervisor.abi.xen import XEN_LEGACY_MAX_VCPUS, Virq
 from hypervisor.control.host import Host
 from hypervisor.control.vcpu_context import CPU_MODE, GDT_LIMIT
 from hypervisor.domain.builder import BuildError, BuildParams, StartOfDay, build
@@ -146,7 +146,6 @@ def _empty_domain(
         privileged=params.privileged,
         paused=1,
         symbols=image.symbols,
-        wallclock_offset_ns=host.wallclock_offset_ns,
         handle=domid.to_bytes(16, "big"),
     )
     host.domains[domid] = dom
@@ -154,7 +153,7 @@ def _empty_domain(
     host.scheduler.add_domain(domid, params.sched, host.now_ns)
     dom.store_port = host.events.bind_backend(dom, "xenstore", _DOM0)
     dom.console_port = host.events.bind_backend(dom, "console", _DOM0)
-    update_wallclock(host.memory, dom)
+    update_wallclock(host.memory, dom, host.wallclock_offset_ns)
     return dom
 
 
@@ -229,6 +228,7 @@ def destroy_domain(host: Host, dom: Domain) -> None:
         host.frames.release_allocation(mfn)
     host.flush_tlb()
     del host.domains[dom.domid]
+    host.send_global_virq(Virq.DOM_EXC, besides=dom)
 
 
 def _release_vcpu(host: Host, dom: Domain, vcpu: Vcpu) -> None:

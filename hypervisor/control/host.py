@@ -6,11 +6,13 @@ control side asked for from outside; which of them may ask is decided by the cal
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from hypervisor.abi.errors import XenError
+from hypervisor.abi.sched import ShutdownReason
 from hypervisor.abi.vcpu import Runstate
 from hypervisor.abi.xen import Virq
 from hypervisor.control.xen_log import XenLog
@@ -22,7 +24,7 @@ from hypervisor.events.runstate import (
     runstate_info,
     waiting_runstate,
 )
-from hypervisor.events.time import update_time
+from hypervisor.events.time import stamp_at, update_time, update_wallclock
 from hypervisor.events.timers import TimerKey, TimerKind, TimerQueue
 from hypervisor.grants.table import GrantTables
 from hypervisor.machine.cpu import Cpu
@@ -64,7 +66,8 @@ class Host:
         self.next_domid = 1
         self.running: Vcpu | None = None  # whose state is in the CPU
         self.must_pick = False  # the scheduler is to be asked who runs now
-        self.wallclock_offset_ns = START_NS
+        self.ended: deque[int] = deque()  # domids that the control side has not looked at yet
+        self.wallclock_offset_ns = START_NS  # the wall clock at system time 0, since 1970
         self.log = XenLog()
         # filled by the vmm
         self.on_crash: Callable[[Domain, Vcpu, str], str] = _no_report
@@ -79,6 +82,22 @@ class Host:
     def now_ns(self) -> int:
         """System time."""
         return self.cpu.clock.now_ns()
+
+    @property
+    def wallclock_ns(self) -> int:
+        """The machine's wall clock: nanoseconds since 1970."""
+        return self.wallclock_offset_ns + self.now_ns
+
+    def set_wallclock(self, unix_ns: int) -> None:
+        """It is `unix_ns` since 1970 now, for every domain (do_settime); system time goes on."""
+        self.wallclock_offset_ns = unix_ns - self.now_ns
+        for dom in self.domains.values():
+            update_wallclock(self.memory, dom, self.wallclock_offset_ns)
+
+    def set_time_offset(self, dom: Domain, seconds: int) -> None:
+        """The wall clock of `dom` is that much before the machine's (domain_set_time_offset)."""
+        dom.time_offset_s = seconds
+        update_wallclock(self.memory, dom, self.wallclock_offset_ns)
 
     def gdt_page(self, is_64: bool) -> int:
         """Xen's page of the GDT, shared by all domains of a width."""
@@ -105,6 +124,7 @@ class Host:
         """`vcpu` has a reason to run again, which one that is down remembers."""
         if vcpu.waits_for in (VcpuState.BLOCKED, VcpuState.POLLING):
             vcpu.poll_ports = ()
+            vcpu.stats.wakeups += 1
             self.timers.cancel(TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.POLL))
             if vcpu.state is VcpuState.DOWN:
                 vcpu.state_when_up = VcpuState.RUNNABLE
@@ -198,9 +218,8 @@ class Host:
         """
         if dom.state is not DomainState.RUNNING:
             return
-        dom.state = DomainState.SHUTDOWN
         dom.shutdown_reason = reason if dom.announced_reason is None else dom.announced_reason
-        self._stop(dom)
+        self._over(dom, DomainState.SHUTDOWN)
 
     def crash(self, dom: Domain, vcpu: Vcpu, why: str) -> None:
         """End `dom` for something it did, with a report; nobody else notices."""
@@ -208,20 +227,45 @@ class Host:
             return
         dom.crash_report = self.on_crash(dom, vcpu, why)
         self.log.write(dom.crash_report.encode())
-        dom.state = DomainState.CRASHED
+        self._over(dom, DomainState.CRASHED)
+
+    def _over(self, dom: Domain, state: DomainState) -> None:
+        """`dom` has ended; Domain 0 is told, and the control side at the loop's next turn."""
+        dom.state = state
+        if dom.shutdown_reason != ShutdownReason.SUSPEND:
+            self.timers.cancel_domain(dom.domid)
         self._stop(dom)
+        self.send_global_virq(Virq.DOM_EXC, besides=dom)
+        self.ended.append(dom.domid)
+        self.cpu.request_stop()  # also when it was ended by another, which is on the CPU
+
+    def resume(self, dom: Domain) -> None:
+        """`dom`, which has shut down, goes on behind its call (domain_resume)."""
+        dom.state = DomainState.RUNNING
+        dom.shutdown_reason = dom.announced_reason = None
+        for vcpu in dom.vcpus:
+            self._join(vcpu)
+
+    def send_global_virq(self, virq: Virq, besides: Domain) -> None:
+        """Tell Domain 0 something about the machine (send_global_virq)."""
+        for dom in self.domains.values():
+            if dom.privileged and dom is not besides:
+                self.events.raise_virq(dom, virq, 0)
+                return
 
     def _stop(self, dom: Domain) -> None:
-        self.timers.cancel_domain(dom.domid)
         for vcpu in dom.vcpus:
             self._leave(vcpu)
 
     def forget(self, dom: Domain) -> None:
         """Nothing of `dom` runs, waits or is connected any more."""
+        self.timers.cancel_domain(dom.domid)
         self._stop(dom)
         self.scheduler.remove_domain(dom.domid, self.now_ns)
         if self.running is not None and self.running.domid == dom.domid:
             self.running = None
+        while dom.domid in self.ended:
+            self.ended.remove(dom.domid)
         self.events.remove_domain(dom.domid)
         self.log.forget(dom.domid)
 
@@ -238,14 +282,18 @@ class Host:
         while (fired := self.timers.pop_due(now)) is not None:
             _, key = fired
             dom = self.domains[key.domid]
-            vcpu = dom.vcpus[key.vcpu_id]
             match key.kind:
                 case TimerKind.POLL:
-                    self.wake(vcpu)
+                    self.wake(dom.vcpus[key.vcpu_id])
                 case TimerKind.PERIODIC:
-                    self._periodic_work(vcpu)
+                    self._periodic_work(dom.vcpus[key.vcpu_id])
                 case TimerKind.SINGLESHOT:
                     self.events.raise_virq(dom, Virq.TIMER, key.vcpu_id)
+                case TimerKind.WATCHDOG if dom.state is DomainState.RUNNING:
+                    self.log.write(b"(XEN) Watchdog timer fired for domain %d\n" % dom.domid)
+                    self.shutdown(dom, ShutdownReason.WATCHDOG)
+                case TimerKind.START:
+                    self.unpause(dom)
 
     def set_period(self, vcpu: Vcpu, period_ns: int) -> None:
         """Let VIRQ_TIMER come every `period_ns` while `vcpu` runs; 0: not at all.
@@ -279,8 +327,13 @@ class Host:
         self.timers.set(_periodic(vcpu), vcpu.periodic_last_ns + vcpu.periodic_ns)
 
     def refresh_time(self, vcpu: Vcpu) -> None:
-        """Tell `vcpu`, which is on the CPU, the time, as Xen does whenever it starts to run one."""
-        info = update_time(self.memory, vcpu, self.now_ns)
+        """Tell `vcpu`, which comes to run, the time, unless it knows as much already."""
+        if vcpu.time_stamp_ns != stamp_at(self.now_ns):
+            self.force_time(vcpu)
+
+    def force_time(self, vcpu: Vcpu) -> None:
+        """Tell `vcpu`, which is on the CPU, the time, in both its places."""
+        info = update_time(self.memory, vcpu, stamp_at(self.now_ns))
         self._write_area(vcpu.time_vaddr, info)
 
     def show_runstate(self, vcpu: Vcpu) -> None:

@@ -77,6 +77,7 @@ class VcpuStats:
     emulated: int = 0  # privileged instructions
     table_writes: int = 0  # stores to page tables, done on its behalf
     switches: int = 0
+    wakeups: int = 0  # from waiting for an event
 
 
 @dataclass(slots=True)
@@ -130,7 +131,7 @@ class Vcpu:
     iobitmap_ports: int = 0
     periodic_ns: int = 0  # VCPUOP_set_periodic_timer, 0 when off
     periodic_last_ns: int = 0  # its last tick
-    time_version: int = 0
+    time_stamp_ns: int = -1  # the moment it was told last (events.time), -1 none
     runstate: RunstateAccount = field(default_factory=RunstateAccount)
     runstate_vaddr: int = 0  # where the guest wants to read it, 0 nowhere
     time_vaddr: int = 0  # where it wants a second vcpu_time_info
@@ -181,7 +182,8 @@ class Domain:
     backend_frames: list[int] = field(default_factory=list)  # rings, held writable by the VMM
     hypercall_page: int = 0  # vaddr, 0 when the image asked for none
     symbols: Symbols | None = None  # of its image, for backtraces
-    wallclock_offset_ns: int = 0  # wall clock at system time 0
+    time_offset_s: int = 0  # its wall clock before the machine's
+    watchdogs: int = 0  # bit set of those in use (SCHEDOP_watchdog)
 
     def is_runnable(self, vcpu: Vcpu) -> bool:
         """Whether `vcpu` may be given the CPU now."""

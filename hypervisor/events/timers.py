@@ -17,6 +17,8 @@ class TimerKind(Enum):
     SINGLESHOT = "singleshot"  # set_timer_op and VCPUOP_set_singleshot_timer: they share it
     PERIODIC = "periodic"  # VCPUOP_set_periodic_timer
     POLL = "poll"  # the time-out of SCHEDOP_poll
+    WATCHDOG = "watchdog"  # SCHEDOP_watchdog; the domain's, `vcpu_id` says which
+    START = "start"  # takes back one pause, for the control side
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,13 @@ from typing import Final
 
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
-from hypervisor.abi.sched import SchedOp, SchedPoll, SchedRemoteShutdown, SchedShutdown
+from hypervisor.abi.sched import (
+    SchedOp,
+    SchedPoll,
+    SchedRemoteShutdown,
+    SchedShutdown,
+    SchedWatchdog,
+)
 from hypervisor.abi.xen import HypercallNr
 from hypervisor.domain.domain import VcpuState
 from hypervisor.events.timers import TimerKey, TimerKind
@@ -14,7 +20,9 @@ from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import Absent, SubOp, call_subop, hypercall, subops
 
 MAX_POLL_PORTS: Final = 128
+NR_DOMAIN_WATCHDOG_TIMERS: Final = 2
 _PORT_BYTES: Final = 4
+_SECOND_NS: Final = 1_000_000_000
 _REASON_MASK: Final = 0xFF  # a reason is a u8 to Xen
 _WRAPPED_NS: Final = 1 << 50
 _WRAPPED_DELAY_NS: Final = 100_000_000
@@ -80,6 +88,35 @@ def shutdown_code(caller: Caller, arg: SchedShutdown) -> None:
         caller.dom.announced_reason = arg.reason & _REASON_MASK
 
 
+def watchdog(caller: Caller, arg: SchedWatchdog) -> int:
+    """Let the domain be ended unless it calls again in time; which of its timers (domain_watchdog).
+
+    Only a new one can be set to no time at all, and then ends the domain at once.
+    """
+    dom = caller.dom
+    if arg.id == 0:
+        free = (idx for idx in range(NR_DOMAIN_WATCHDOG_TIMERS) if not dom.watchdogs >> idx & 1)
+        if (idx := next(free, None)) is None:
+            raise XenError(Errno.ENOSPC, f"d{dom.domid} uses its two watchdogs already")
+        dom.watchdogs |= 1 << idx
+        _set_watchdog(caller, idx, arg.timeout)
+        return idx + 1
+    idx = arg.id - 1
+    if idx >= NR_DOMAIN_WATCHDOG_TIMERS or not dom.watchdogs >> idx & 1:
+        raise XenError(Errno.EINVAL, f"d{dom.domid} uses no watchdog {arg.id}")
+    if arg.timeout:
+        _set_watchdog(caller, idx, arg.timeout)
+    else:
+        dom.watchdogs &= ~(1 << idx)
+        caller.host.timers.cancel(TimerKey(dom.domid, idx, TimerKind.WATCHDOG))
+    return 0
+
+
+def _set_watchdog(caller: Caller, idx: int, timeout_s: int) -> None:
+    key = TimerKey(caller.dom.domid, idx, TimerKind.WATCHDOG)
+    caller.host.set_timer(key, caller.host.now_ns + timeout_s * _SECOND_NS)
+
+
 SCHED_OPS: Final = subops(
     HypercallNr.SCHED_OP,
     {
@@ -89,7 +126,7 @@ SCHED_OPS: Final = subops(
         SchedOp.POLL: SubOp(SchedPoll, poll),
         SchedOp.REMOTE_SHUTDOWN: SubOp(SchedRemoteShutdown, remote_shutdown),
         SchedOp.SHUTDOWN_CODE: SubOp(SchedShutdown, shutdown_code),
-        SchedOp.WATCHDOG: Absent(Errno.ENOSYS, "no watchdog timers yet"),
+        SchedOp.WATCHDOG: SubOp(SchedWatchdog, watchdog),
         SchedOp.PIN_OVERRIDE: Absent(Errno.EPERM, "for the hardware domain only"),
     },
 )

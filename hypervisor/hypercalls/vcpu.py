@@ -168,7 +168,7 @@ def register_time_memory_area(caller: Caller, vcpu: Vcpu, arg: VcpuRegisterTimeM
     """Keep a copy of the vCPU's vcpu_time_info where the guest says."""
     vcpu.time_vaddr = _area(caller, arg.addr, VCPU_TIME_BYTES)
     if vcpu is caller.vcpu:
-        caller.host.refresh_time(vcpu)
+        caller.host.force_time(vcpu)
 
 
 def _area(caller: Caller, addr: int, size: int) -> int:

@@ -164,6 +164,10 @@ class Store:
             if path == watch.path or (not is_exact and is_below(path, watch.path)):
                 self._send_event(connection, watch, path)
 
+    def domain_ended(self) -> None:
+        """A domain has shut down: who waits for that looks which (domain_cleanup in xenstored)."""
+        self._fire_special("@releaseDomain")
+
     def _fire_special(self, path: str) -> None:
         for connection in self.connections:
             if allows(self.special[path], connection.domid, "r"):

@@ -107,10 +107,10 @@ def test_area_in_xens_region_is_refused(guest: Guest) -> None:
 
 def test_time_area_is_a_copy_of_the_time(guest: Guest) -> None:
     guest.enter()
-    at(guest, 777_000)
+    at(guest, 2_000_777_000)
     argument = VcpuRegisterTimeMemoryArea(guest.data + AREA)
     guest.op(HypercallNr.VCPU_OP, VcpuOp.REGISTER_VCPU_TIME_MEMORY_AREA, argument, 0)
     version, _, tsc, system_time, mul, shift, _ = _TIME.unpack(guest.get(_TIME.size, AREA))
     assert version % 2 == 0
-    assert (tsc, system_time) == (777_000, 777_000)
+    assert (tsc, system_time) == (2_000_000_000, 2_000_000_000)
     assert (mul, shift) == (1 << 31, 1)

@@ -10,6 +10,7 @@ from hypervisor.abi.sched import (
     SchedPoll,
     SchedRemoteShutdown,
     SchedShutdown,
+    SchedWatchdog,
     ShutdownReason,
 )
 from hypervisor.abi.types import DOMID_SELF
@@ -214,7 +215,7 @@ def test_remote_shutdown_needs_privilege_and_somebody(pair: tuple[Guest, Guest])
 
 @pytest.mark.parametrize(
     ("operation", "errno"),
-    [(SchedOp.WATCHDOG, Errno.ENOSYS), (SchedOp.PIN_OVERRIDE, Errno.EPERM), (99, Errno.ENOSYS)],
+    [(SchedOp.PIN_OVERRIDE, Errno.EPERM), (99, Errno.ENOSYS)],
 )
 def test_what_is_not_there_is_refused(guest: Guest, operation: int, errno: Errno) -> None:
     with refused(errno, "."):
@@ -251,3 +252,56 @@ def test_wrapped_time_fires_after_100_ms(guest: Guest, deadline_ns: int) -> None
 def test_time_just_below_13_days_is_believed(guest: Guest) -> None:
     set_timer(guest, (1 << 50) - 1)
     assert deadline(guest, TimerKind.SINGLESHOT) == (1 << 50) - 1
+
+
+# --- watchdogs ------------------------------------------------------------------------------------
+def set_watchdog(guest: Guest, number: int, seconds: int) -> int | None:
+    return sched(guest, SchedOp.WATCHDOG, SchedWatchdog(number, seconds))
+
+
+def barks(guest: Guest, number: int) -> int | None:
+    key = TimerKey(guest.dom.domid, number - 1, TimerKind.WATCHDOG)
+    return guest.host.timers.deadline(key)
+
+
+def pass_time(guest: Guest, now_ns: int) -> None:
+    guest.host.cpu.clock.advance_to_ps(now_ns * 1000)
+    guest.host.fire_due_timers()
+
+
+def test_a_domain_has_two_watchdogs(guest: Guest) -> None:
+    assert [set_watchdog(guest, 0, seconds) for seconds in (3, 5)] == [1, 2]
+    assert [barks(guest, number) for number in (1, 2)] == [3000 * MSEC, 5000 * MSEC]
+    with refused(Errno.ENOSPC, "^d1 uses its two watchdogs already$"):
+        set_watchdog(guest, 0, 1)
+
+
+def test_a_watchdog_that_is_fed_does_not_bark(guest: Guest) -> None:
+    set_watchdog(guest, 0, 3)
+    pass_time(guest, 2000 * MSEC)
+    assert set_watchdog(guest, 1, 3) == 0
+    pass_time(guest, 4999 * MSEC)
+    assert guest.dom.state is DomainState.RUNNING
+    pass_time(guest, 5000 * MSEC)
+    assert guest.dom.shutdown_reason == ShutdownReason.WATCHDOG
+    assert b"(XEN) Watchdog timer fired for domain 1\n" in guest.host.log.text
+
+
+def test_a_watchdog_given_back_does_not_bark_and_can_be_had_again(guest: Guest) -> None:
+    set_watchdog(guest, 0, 3)
+    assert set_watchdog(guest, 1, 0) == 0
+    assert barks(guest, 1) is None
+    assert set_watchdog(guest, 0, 4) == 1
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 0xFFFF_FFFF])
+def test_a_watchdog_that_is_not_in_use_is_refused(guest: Guest, number: int) -> None:
+    with refused(Errno.EINVAL, rf"^d1 uses no watchdog {number}$"):
+        set_watchdog(guest, number, 1)
+
+
+def test_a_domain_that_has_ended_is_not_ended_by_its_watchdog(guest: Guest) -> None:
+    set_watchdog(guest, 0, 1)
+    sched(guest, SchedOp.SHUTDOWN, SchedShutdown(ShutdownReason.SUSPEND))
+    pass_time(guest, 2000 * MSEC)
+    assert guest.dom.shutdown_reason == ShutdownReason.SUSPEND
