@@ -49,6 +49,8 @@ _SUMMARIES: Final = {
     "hello": "says which width, ring, selectors, domain and Xen it finds itself on",
     "traps": "provokes every exception, from the kernel and from user mode, and checks delivery",
     "ticker": "the clock and the timers: set_timer_op, vCPU timers, block and poll",
+    "clocks": "real, virtual and wall-clock time, read against each other",
+    "decoder": "work with a deadline, thirty times a second; counts the deadlines it misses",
     "refusals": "hypercalls that are wrong in one respect each, and the error Xen has for them",
     "crash": "ends badly on purpose: how=no-handler, how=stack or how=shutdown",
     "bench": "loops to measure: null hypercalls, arithmetic, loads, stores (loop=..., n=...)",

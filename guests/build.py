@@ -29,7 +29,7 @@ import ziglang
 from guests import WIDTHS
 
 HERE: Final = Path(__file__).resolve().parent
-NAMES: Final = ("hello", "traps", "ticker", "refusals", "crash", "bench")
+NAMES: Final = ("hello", "traps", "ticker", "clocks", "decoder", "refusals", "crash", "bench")
 
 _COMMON_FLAGS: Final = (
     "-std=gnu11",

@@ -6,6 +6,7 @@
 #include "time.h"
 
 #include "events.h"
+#include "hypercall.h"
 
 u64 read_tsc(void)
 {
@@ -24,15 +25,15 @@ static u64 scale(u64 value, u32 mul)
     return high + (low >> 32);
 }
 
-static u64 tsc_to_ns(const volatile struct vcpu_time_info *time)
+u64 tsc_to_duration(u64 ticks)
 {
-    u64 delta = read_tsc() - time->tsc_timestamp;
+    const volatile struct vcpu_time_info *time = &vcpu_info()->time;
 
     if (time->tsc_shift >= 0)
-        delta <<= time->tsc_shift;
+        ticks <<= time->tsc_shift;
     else
-        delta >>= -time->tsc_shift;
-    return scale(delta, time->tsc_to_system_mul);
+        ticks >>= -time->tsc_shift;
+    return scale(ticks, time->tsc_to_system_mul);
 }
 
 u64 system_time(void)
@@ -44,13 +45,13 @@ u64 system_time(void)
     do {
         version = time->version;
         barrier();
-        ns = time->system_time + tsc_to_ns(time);
+        ns = time->system_time + tsc_to_duration(read_tsc() - time->tsc_timestamp);
         barrier();
     } while ((version & 1) || version != time->version);
     return ns;
 }
 
-u64 boot_time(void)
+static u64 read_boot_time(u32 *nsec)
 {
     const volatile struct shared_info *info = shared_info;
     u32 version, sec, sec_hi;
@@ -59,6 +60,7 @@ u64 boot_time(void)
         version = info->wc_version;
         barrier();
         sec = info->wc_sec;
+        *nsec = info->wc_nsec;
 #if IS_64
         sec_hi = info->wc_sec_hi;
 #else
@@ -67,6 +69,49 @@ u64 boot_time(void)
         barrier();
     } while ((version & 1) || version != info->wc_version);
     return (u64)sec_hi << 32 | sec;
+}
+
+u64 boot_time(void)
+{
+    return read_boot_time(&(u32){ 0 });
+}
+
+u64 boot_time_ns(void)
+{
+    u32 nsec;
+    u64 sec = read_boot_time(&nsec);
+
+    return sec * NSEC_PER_SEC + nsec;
+}
+
+static volatile struct vcpu_runstate_info runstate;
+
+long virtual_time_init(void)
+{
+    struct vcpu_register_runstate_memory_area area = { .addr.p = 0 };
+
+    area.addr.v = (struct vcpu_runstate_info *)&runstate;
+    return hv_vcpu_op(VCPUOP_register_runstate_memory_area, 0, &area);
+}
+
+/* Xen writes the account whenever it has put this vCPU on a CPU. So it is ours while the time of
+ * the last such moment stands still, and what has passed since then was spent running. */
+u64 virtual_time(void)
+{
+    u64 since, ran;
+
+    do {
+        since = runstate.state_entry_time;
+        barrier();
+        ran = runstate.time[RUNSTATE_running] + system_time() - since;
+        barrier();
+    } while (since != runstate.state_entry_time);
+    return ran;
+}
+
+u64 time_in_state(int state)
+{
+    return runstate.time[state];
 }
 
 u64 divide(u64 value, u32 by, u32 *rest)

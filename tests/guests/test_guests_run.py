@@ -12,6 +12,8 @@ COMMAND_LINES = {
     "hello": "",
     "traps": "",
     "ticker": "ticks=5 period_ms=2",
+    "clocks": "round_ms=5",
+    "decoder": "frames=5 allow=0",
     "refusals": "",
     "bench": "n=500",
 }
