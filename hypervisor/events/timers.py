@@ -9,6 +9,9 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
+
+_STALE: Final = 64  # so many entries that count no more are carried along
 
 
 class TimerKind(Enum):
@@ -43,6 +46,13 @@ class TimerQueue:
         self._serial += 1
         self._live[key] = (deadline_ns, self._serial)
         heapq.heappush(self._heap, (deadline_ns, self._serial, key))
+        if len(self._heap) > 2 * len(self._live) + _STALE:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Drop what was replaced or cancelled: guests set timers as often as they like."""
+        self._heap = [(deadline, serial, key) for key, (deadline, serial) in self._live.items()]
+        heapq.heapify(self._heap)
 
     def cancel(self, key: TimerKey) -> None:
         """`key` does not fire any more."""

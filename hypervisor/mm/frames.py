@@ -173,7 +173,7 @@ class FrameTable:
     def _free_frame(self, mfn: int) -> None:
         assert self.type_count[mfn] == 0, f"mfn {mfn:#x} freed while typed"
         if not self.flags[mfn] & LENT:
-            self._held[self.owner[mfn]] -= 1
+            self._holds_one_less(self.owner[mfn])
         self.owner[mfn] = OWNER_FREE
         self.type[mfn] = FrameType.NONE
         self.flags[mfn] = 0
@@ -182,6 +182,13 @@ class FrameTable:
         self.scrubbed(mfn)
         self._free.append(mfn)
 
+    def _holds_one_less(self, owner: int) -> None:
+        count = self._held[owner] - 1
+        if count:
+            self._held[owner] = count
+        else:
+            del self._held[owner]  # domains come and go, and their numbers are not used again
+
     # --- pages of Xen's that a domain may map ----------------------------------------
     def lend(self, mfn: int) -> None:
         """Make an allocated frame a page of Xen's that its owner may map and write.
@@ -189,7 +196,7 @@ class FrameTable:
         It is typed writable for good, so it never becomes a page table, and it is in nobody's
         reservation, so no guest can give it away (share_xen_page_with_guest in Xen).
         """
-        self._held[self.owner[mfn]] -= 1
+        self._holds_one_less(self.owner[mfn])
         self.flags[mfn] = LENT
         self.type[mfn] = FrameType.WRITABLE
         self.type_count[mfn] = 1

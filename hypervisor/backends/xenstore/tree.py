@@ -64,6 +64,8 @@ class Tree:
     def _count(self, before: Node | None, after: Node | None) -> None:
         if before is not None:
             self.owned[before.owner] -= 1
+            if not self.owned[before.owner]:
+                del self.owned[before.owner]  # most likely a domain that is gone
         if after is not None:
             self.owned[after.owner] += 1
 

@@ -58,6 +58,19 @@ def test_timer_can_be_set_again_to_the_same_time_after_being_cancelled() -> None
     assert fired(timers, 10) == [(10, ONE)]
 
 
+def test_a_timer_set_over_and_over_costs_no_more_memory_than_one() -> None:
+    timers = TimerQueue()
+    timers.set(OTHER, 5)
+    for number in range(10_000):
+        timers.set(ONE, 1 << 60 if number % 3 else 7)
+        timers.set(POLL, 1 << 61)
+        timers.cancel(POLL)
+    assert len(timers._heap) < 100
+    timers.set(ONE, 7)
+    assert fired(timers, 10) == [(5, OTHER), (7, ONE)]
+    assert timers.next_deadline() is None
+
+
 def test_all_timers_of_a_domain_go_with_it() -> None:
     timers = TimerQueue()
     for key in (ONE, OTHER, POLL):
