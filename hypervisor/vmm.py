@@ -87,6 +87,7 @@ class Vmm:
         self._turn_ends_ns = 0
         self._look_for_events = True
         self._turn_begins = False
+        self._tell_time = False  # to who runs now, if it has not been told this second's moment
 
     def _connect(self) -> None:
         """Fill the slots by which lower layers call upwards."""
@@ -219,6 +220,7 @@ class Vmm:
             self._end_turn()
             return
         vcpu, self._turn_ends_ns = chosen[0], now + chosen[1]
+        self._tell_time = True
         if vcpu is not self._turn:
             self._end_turn()
             self._turn = vcpu
@@ -254,9 +256,11 @@ class Vmm:
         if self.host.running is not vcpu:
             self._switch(dom, vcpu)
             self._look_for_events = True
+        if self._tell_time:
+            self._tell_time = False
+            self.host.refresh_time(vcpu)
         if self._turn_begins:
             self._turn_begins = False
-            self.host.refresh_time(vcpu)
             self.host.show_runstate(vcpu)
         if self._look_for_events:
             self._look_for_events = False

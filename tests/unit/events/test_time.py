@@ -6,7 +6,9 @@ import struct
 
 import pytest
 
+from guests import guest_path
 from hypervisor.abi.width import Width
+from hypervisor.api import Machine
 from hypervisor.events.time import update_time, update_wallclock
 from tests.support.callers import Guest, guests
 
@@ -82,6 +84,16 @@ def test_version_is_even_behind_an_update_whatever_the_guest_wrote(before: int, 
         struct.pack_into("<I", guest.words, TIME, before)
         update_time(guest.host.memory, guest.vcpu, 1)
         assert struct.unpack_from("<I", guest.words, TIME) == (after,)
+
+
+def test_one_that_runs_alone_is_told_each_second_too() -> None:
+    with Machine(memory_mib=32) as machine:
+        dom = machine.create(guest_path("clocks", "x86_64"), memory_mib=4, cmdline="watch=1")
+        machine.run(time_limit_ns=10**6)
+        machine.vmm.cpu.clock.advance_to_ps(3_000_000_000_000)
+        machine.run(time_limit_ns=3_100_000_000)
+        vcpu = machine.vmm.host.domains[dom.domid].vcpus[0]
+        assert vcpu.time_stamp_ns == 3_000_000_000
 
 
 def test_a_moment_is_told_once_a_second() -> None:
