@@ -57,7 +57,7 @@ def run_loop(width: Width, loop: str) -> Loop:
         def listen(data: bytes) -> None:
             if b"bench: begin" in data or b"bench: end" in data:
                 stats = vcpu.stats
-                entries = vcpu.calls.count + stats.exceptions + stats.table_writes
+                entries = vcpu.calls.count + vcpu.exceptions + stats.table_writes
                 marks.append((time.perf_counter(), entries, stats.table_writes))
 
         dom.console.on_output(listen)

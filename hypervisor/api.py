@@ -237,7 +237,11 @@ class DomainHandle:
         """Counts over all vCPUs: hypercalls, exceptions, upcalls, emulated, switches."""
         total: dict[str, int] = {}
         for vcpu in self._dom.vcpus:
-            counts = {"hypercalls": vcpu.calls.count, **asdict(vcpu.stats)}
+            counts = {
+                "hypercalls": vcpu.calls.count,
+                "exceptions": vcpu.exceptions,
+                **asdict(vcpu.stats),
+            }
             for name, count in counts.items():
                 total[name] = total.get(name, 0) + count
         return total

@@ -1,4 +1,4 @@
-/* The loops that change page tables (tables.c). */
+/* The loops that change page tables (tables.c), and null system calls. */
 #ifndef BENCH_H
 #define BENCH_H
 
@@ -8,5 +8,11 @@ void map_loop(u64 count);
 void batch_loop(u64 count);
 void entry_loop(u64 count);
 void touch_loop(u64 count);
+
+/* system_calls.c */
+void bounced_loop(u64 count);
+#if !IS_64
+void direct_loop(u64 count);
+#endif
 
 #endif

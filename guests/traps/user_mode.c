@@ -187,6 +187,41 @@ static void test_event(void)
     event_close(port);
 }
 
+#if !IS_64
+/*
+ * int 0x80 leads straight to the kernel, by a gate in the processor's own table
+ * (init_int80_direct_trap in arch/x86/x86_32/traps.c of Xen up to 4.2): the frame is the processor's,
+ * and the event mask, which Xen would have put into it, is not. No processor masks events, so a
+ * gate that wants them masked is bounced as any other.
+ */
+static void test_direct(void)
+{
+    struct trap_seen seen;
+    struct regs regs;
+
+    user_load(user_int_80, user_int_80_stop, &regs);
+    regs.flags &= ~(word)FLAG_IF;
+    user_continue(&regs, &seen);
+    check_equal("direct.mask", "int 0x80 does not pass Xen: no mask in its frame", 0,
+                seen.regs.saved_mask);
+    check_true("direct.if", "and IF as the processor has it", seen.regs.flags & FLAG_IF);
+    check_equal("direct.mask-kept", "events stay masked", 1, seen.mask);
+    check_equal("direct.stack", "on the stack of stack_switch", (word)user_trap_stack_top,
+                seen.regs_at + sizeof(struct regs));
+    user_load(user_int_62, user_int_62_stop, &regs);
+    regs.flags &= ~(word)FLAG_IF;
+    user_continue(&regs, &seen);
+    check_equal("direct.not-62", "any other int n does", 1, seen.regs.saved_mask);
+    trap_set_gate(0x80, TI_DPL(3) | TI_MASK_EVENTS);
+    user_load(user_int_80, user_int_80_stop, &regs);
+    regs.flags &= ~(word)FLAG_IF;
+    user_continue(&regs, &seen);
+    check_equal("direct.not-masking", "and int 0x80 when its gate masks events", 1,
+                seen.regs.saved_mask);
+    events_disable();
+}
+#endif
+
 #if IS_64
 /* syscall puts the return address into rcx and the flags into r11 (SDM 2 SYSCALL); both stand in
  * the frame as well. */
@@ -258,7 +293,9 @@ void test_user(void)
     test_registers();
     test_flags();
     test_event();
-#if IS_64
+#if !IS_64
+    test_direct();
+#else
     test_syscall();
     test_gs();
 #endif

@@ -23,7 +23,8 @@ from hypervisor.abi.errors import XenError
 from hypervisor.abi.width import Width
 from hypervisor.abi.xen import TI_DPL, TI_IF, TrapInfo
 from hypervisor.control.host import Host
-from hypervisor.domain.domain import Callback, Domain, TrapGate, Vcpu
+from hypervisor.domain.domain import Domain, Vcpu
+from hypervisor.domain.trap_state import Callback, TrapGate
 from hypervisor.machine.state import DetachedState, Mode
 from hypervisor.mm.descriptors import MAX_LDT_ENTRIES, kernel_ring
 from hypervisor.traps.current import Current

@@ -15,13 +15,14 @@ from hypervisor.abi.layout import layout
 from hypervisor.abi.vcpu import Runstate
 from hypervisor.abi.width import Width
 from hypervisor.abi.xen import VcpuInfo
+from hypervisor.domain import trap_state
 from hypervisor.domain.symbols import Symbols
+from hypervisor.domain.trap_state import Callback, GateTable, TrapState
 from hypervisor.machine.calls import CallLog
 from hypervisor.mm.hole import DomainWindows
 from hypervisor.mm.pagetables import PageTables
 from hypervisor.x86.flags import CR0_TS, DR6_DEFAULT, DR7_DEFAULT
 
-NR_VECTORS: Final = 256
 VCPU_INFO_BYTES: Final = layout(VcpuInfo, Width.X86_64).size  # the same in all widths
 UPCALL_MASK_OFFSET: Final = layout(VcpuInfo, Width.X86_64).offset("evtchn_upcall_mask")
 #: Where fields of vcpu_info lie, by the size of the guest's word in bytes.
@@ -50,29 +51,9 @@ class VcpuState(Enum):
 
 
 @dataclass(slots=True)
-class TrapGate:
-    """One row of a guest's trap table (struct trap_info)."""
-
-    cs: int = 0
-    address: int = 0  # 0: no handler
-    dpl: int = 0
-    masks_events: bool = False
-
-
-@dataclass(slots=True)
-class Callback:
-    """Where Xen enters a guest outside of its trap table (CALLBACKTYPE_*)."""
-
-    cs: int = 0
-    address: int = 0  # 0: none
-    masks_events: bool = False
-
-
-@dataclass(slots=True)
 class VcpuStats:
     """Counts of what a virtual CPU did."""
 
-    exceptions: int = 0  # bounced into the guest
     upcalls: int = 0
     emulated: int = 0  # privileged instructions
     table_writes: int = 0  # stores to page tables, done on its behalf
@@ -102,17 +83,9 @@ class Vcpu:
     state_when_up: VcpuState = VcpuState.RUNNABLE  # DOWN: what it will be in; events go on
     saved: bytes = b""  # the CPU's state while another one runs; empty before VCPUOP_initialise
     start_fault: tuple[int, int] | None = None  # what its first CS or SS raises: vector, error code
-    gates: list[TrapGate] = field(default_factory=lambda: [TrapGate() for _ in range(NR_VECTORS)])
+    traps: TrapState = field(default_factory=TrapState)  # what a trap needs: gates, stack, mode
     event_callback: Callback = field(default_factory=Callback)
     failsafe_callback: Callback = field(default_factory=Callback)
-    syscall_callback: Callback = field(default_factory=Callback)  # 64-bit only
-    syscall32_callback: Callback = field(default_factory=Callback)
-    sysenter_callback: Callback = field(default_factory=Callback)
-    kernel_ss: int = 0
-    kernel_sp: int = 0
-    kernel_mode: bool = True  # 64-bit: in the guest's kernel, as Xen keeps track of it
-    root_mfn: int = 0  # the kernel's top-level table
-    user_root_mfn: int = 0  # 64-bit: the user's, 0 when none
     cr0: int = CR0_TS
     cr4: int = 0
     iopl: int = 0  # virtual
@@ -123,9 +96,7 @@ class Vcpu:
     gdt_entries: int = 0
     ldt_vaddr: int = 0
     ldt_entries: int = 0
-    gs_base_user: int = 0  # 64-bit: the one that is not in the CPU
     nmi_pending: bool = False  # VCPUOP_send_nmi
-    nmi_masked: bool = False  # its handler runs, until an iret
     poll_ports: tuple[int, ...] = ()  # POLLING: which port's event ends it; empty: any port's
     iobitmap_vaddr: int = 0  # PHYSDEVOP_set_iobitmap
     iobitmap_ports: int = 0
@@ -137,6 +108,107 @@ class Vcpu:
     time_vaddr: int = 0  # where it wants a second vcpu_time_info
     calls: CallLog = field(default_factory=CallLog)  # hypercalls: how many, the latest
     stats: VcpuStats = field(default_factory=VcpuStats)
+
+    # --- in `traps`, where machine code sees it --------------------------------------------------
+    @property
+    def gates(self) -> GateTable:
+        """The trap table."""
+        return GateTable(self.traps)
+
+    @property
+    def syscall_callback(self) -> Callback:
+        """CALLBACKTYPE_syscall: 64-bit only."""
+        return self.traps.callback(trap_state.SYSCALL_GATE)
+
+    @syscall_callback.setter
+    def syscall_callback(self, callback: Callback) -> None:
+        self.traps.set_gate(trap_state.SYSCALL_GATE, callback)
+
+    @property
+    def syscall32_callback(self) -> Callback:
+        """CALLBACKTYPE_syscall32."""
+        return self.traps.callback(trap_state.SYSCALL32_GATE)
+
+    @syscall32_callback.setter
+    def syscall32_callback(self, callback: Callback) -> None:
+        self.traps.set_gate(trap_state.SYSCALL32_GATE, callback)
+
+    @property
+    def sysenter_callback(self) -> Callback:
+        """CALLBACKTYPE_sysenter."""
+        return self.traps.callback(trap_state.SYSENTER_GATE)
+
+    @sysenter_callback.setter
+    def sysenter_callback(self, callback: Callback) -> None:
+        self.traps.set_gate(trap_state.SYSENTER_GATE, callback)
+
+    @property
+    def kernel_ss(self) -> int:
+        """The stack segment that the kernel is entered on."""
+        return self.traps.words[trap_state.KERNEL_SS]
+
+    @kernel_ss.setter
+    def kernel_ss(self, selector: int) -> None:
+        self.traps.words[trap_state.KERNEL_SS] = selector
+
+    @property
+    def kernel_sp(self) -> int:
+        """The stack pointer that the kernel is entered with."""
+        return self.traps.words[trap_state.KERNEL_SP]
+
+    @kernel_sp.setter
+    def kernel_sp(self, vaddr: int) -> None:
+        self.traps.words[trap_state.KERNEL_SP] = vaddr
+
+    @property
+    def kernel_mode(self) -> bool:
+        """64-bit: in the guest's kernel, as Xen keeps track of it."""
+        return bool(self.traps.words[trap_state.KERNEL_MODE])
+
+    @kernel_mode.setter
+    def kernel_mode(self, value: bool) -> None:
+        self.traps.words[trap_state.KERNEL_MODE] = value
+
+    @property
+    def root_mfn(self) -> int:
+        """The kernel's top-level table."""
+        return self.traps.words[trap_state.ROOT_MFN]
+
+    @root_mfn.setter
+    def root_mfn(self, mfn: int) -> None:
+        self.traps.words[trap_state.ROOT_MFN] = mfn
+
+    @property
+    def user_root_mfn(self) -> int:
+        """64-bit: the user's, 0 when none."""
+        return self.traps.words[trap_state.USER_ROOT_MFN]
+
+    @user_root_mfn.setter
+    def user_root_mfn(self, mfn: int) -> None:
+        self.traps.words[trap_state.USER_ROOT_MFN] = mfn
+
+    @property
+    def gs_base_user(self) -> int:
+        """64-bit: the GS base that is not in the CPU."""
+        return self.traps.words[trap_state.GS_BASE_USER]
+
+    @gs_base_user.setter
+    def gs_base_user(self, base: int) -> None:
+        self.traps.words[trap_state.GS_BASE_USER] = base
+
+    @property
+    def nmi_masked(self) -> bool:
+        """The handler of an NMI runs, until an iret."""
+        return bool(self.traps.words[trap_state.NMI_MASKED])
+
+    @nmi_masked.setter
+    def nmi_masked(self, value: bool) -> None:
+        self.traps.words[trap_state.NMI_MASKED] = value
+
+    @property
+    def exceptions(self) -> int:
+        """How many exceptions and interrupts were bounced into the guest."""
+        return self.traps.words[trap_state.EXCEPTIONS]
 
     @property
     def is_initialised(self) -> bool:

@@ -22,7 +22,7 @@ from hypervisor.abi.errors import XenError
 from hypervisor.abi.layout import layout
 from hypervisor.abi.nmi import XennmiCallback, XennmiOp
 from hypervisor.abi.xen import TI_DPL, TI_IF, HypercallNr, TrapInfo
-from hypervisor.domain.domain import Callback, TrapGate
+from hypervisor.domain.trap_state import Callback, TrapGate
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import Preempted, SubOp, call_subop, hypercall, subops
 from hypervisor.mm.descriptors import kernel_ring

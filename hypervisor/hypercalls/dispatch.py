@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hypervisor.abi.errors import DomainCrash, XenError
+from hypervisor.abi.xen import HypercallNr
 from hypervisor.domain.domain import DomainState
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import ABSENT, HYPERCALLS, Hypercall, Preempted
@@ -48,12 +49,14 @@ class Dispatcher:
         self._view = caller.current.view
         self.why = ""
         self._by_number = {nr: self._bind(row) for nr, row in HYPERCALLS.items()}
+        self._current.fast.connect(self._deliver)
         self._fast = self._tables(self._by_number, Function(self._unknown, 0))
         self._seen = self._tables({}, Function(self._traced, 0))
 
     def serve(self, cpu: Cpu) -> None:
         """Let `cpu` call hypercalls: told to the probe if there is one, else the short way."""
         calls32, calls64 = self._fast if self._probes.entry is None else self._seen
+        self._current.fast.watch(self._probes.entry is not None)
         cpu.serve_int(HYPERCALL_VECTOR, calls32)
         cpu.serve_syscall(calls64)
 
@@ -86,7 +89,10 @@ class Dispatcher:
             except BaseException as error:
                 return ended_early(error)
 
-        return Function(call, row.nr_args)
+        is_iret = row.number == HypercallNr.IRET
+        return Function(
+            call, row.nr_args, caller.current.fast.ask_first_for_iret if is_iret else None
+        )
 
     def _bind_plain(self, row: Hypercall) -> Callable[[int, int], int]:
         """The same for a hypercall with operations of which some take no argument."""

@@ -33,6 +33,7 @@ def vm_assist(caller: Caller, command: int, kind: int) -> int:
             caller.dom.vm_assist &= ~(1 << kind)
         case _:
             raise XenError(Errno.ENOSYS, f"vm_assist command {command} is unknown")
+    caller.current.assist_changed()
     caller.dom.page_tables.extended_cr3 = bool(caller.dom.vm_assist & _EXTENDED_CR3)
     return 0
 

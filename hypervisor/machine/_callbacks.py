@@ -65,6 +65,12 @@ class Callbacks:
         self._attention = memory.view[attention_maddr : attention_maddr + 2]
         self._tell_gates(memory.address + attention_maddr)
 
+    def ask_first(self, interrupt: int, syscall: int) -> tuple[int, int] | None:
+        """See Cpu.ask_first."""
+        if self._int_gate is None or self._syscall_gate is None:
+            return None
+        return self._int_gate.ask_first(interrupt), self._syscall_gate.ask_first(syscall)
+
     def _tell_gates(self, attention: int) -> None:
         for gate in (self._int_gate, self._syscall_gate):
             if gate is not None:

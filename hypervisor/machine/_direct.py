@@ -163,6 +163,15 @@ class Gate:
         block[_VECTOR] = vector
         block[_ATTEND] = _address(self._tables[id(calls)][3])
 
+    def ask_first(self, function: int) -> int:
+        """Have machine code asked about all that is no call; the address of what was, until now.
+
+        It is called in that one's place, and calls it where it has no answer.
+        """
+        before: int = self._block[_GENERAL]
+        self._block[_GENERAL] = function
+        return before
+
     def serve_caller(self, log: CallLog, attention: int) -> None:
         """Who calls from now on: its log, and the host address of its two bytes (see Calls)."""
         self._block[_LOG] = log.address
@@ -188,7 +197,8 @@ def _c_table(calls: Calls) -> tuple[Any, list[Any]]:
         if id(entry) not in functions:
             prototype = ctypes.CFUNCTYPE(word, *[word] * entry.nr_args)
             functions[id(entry)] = prototype(entry.function)
-        return _address(functions[id(entry)])
+        at = _address(functions[id(entry)])
+        return at if entry.ask_first is None else entry.ask_first(at)
 
     addresses = [address(entry or calls.other) for entry in (*calls.table, calls.other)]
     return (ctypes.c_uint64 * len(addresses))(*addresses), list(functions.values())

@@ -78,8 +78,11 @@ class Counter(Protocol):
 
 
 def machine_code(code: bytes) -> mmap.mmap:
-    """A page that the host can execute, with `code` at its start."""
-    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    """Pages that the host can execute, with `code` at their start."""
+    pages = max(1, -(-len(code) // mmap.PAGESIZE))
+    page = mmap.mmap(
+        -1, pages * mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+    )
     page.write(code)
     return page
 

@@ -56,10 +56,15 @@ class CallLog:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """What one value of RAX stands for. It must not raise: see Cpu.failed."""
+    """What one value of RAX stands for. It must not raise: see Cpu.failed.
+
+    `ask_first` may put machine code in its place, where that is called at all: it gets the address
+    of the function in C, which is to be called where the machine code has no answer.
+    """
 
     function: Callable[..., int]
     nr_args: int
+    ask_first: Callable[[int], int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

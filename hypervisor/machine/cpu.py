@@ -11,8 +11,10 @@ are pinned by tests/machine.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from hypervisor.machine import _trial
 from hypervisor.machine._alone import Alone
@@ -21,14 +23,14 @@ from hypervisor.machine._code_watch import CodeWatch
 from hypervisor.machine._core import NOT_LIVE, Core, CpuStats, StateAccess
 from hypervisor.machine._direct import INT_REGISTERS, SYSCALL_REGISTERS
 from hypervisor.machine._engine import EngineError
-from hypervisor.machine._native import COUNTER, LIMIT, NO_LIMIT, SKIP
+from hypervisor.machine._native import COUNTER, LIMIT, NO_LIMIT, SKIP, machine_code
 from hypervisor.machine.calls import CallLog, Calls
 from hypervisor.machine.clock import DEFAULT_PS_PER_BYTE, HostClock, VirtualClock
 from hypervisor.machine.exits import Exits, NoExits
 from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.state import CpuState, Mode, initial_state
 
-__all__ = ["Cpu", "CpuStats", "StateAccess", "Stop"]
+__all__ = ["Cpu", "CpuStats", "ForMachineCode", "StateAccess", "Stop"]
 
 _GP: Final = 13
 _TURN_BYTES: Final = 1 << 24  # of guest code, then Python's other threads have a turn: some 10 ms
@@ -43,6 +45,14 @@ class Stop(Enum):
     KICKED = "kicked"  # kick, from outside
     BREAKPOINT = "breakpoint"  # about to execute a marked instruction
     STEPPED = "stepped"  # one instruction was done
+
+
+class ForMachineCode(NamedTuple):
+    """Addresses that machine code needs."""
+
+    env: int  # CPUX86State: see state.py
+    counter: int  # the words of the block counter: see _native.py
+    read_eflags: int  # a C function of env: EFLAGS, worked out
 
 
 class Cpu:
@@ -121,6 +131,31 @@ class Cpu:
     def serve_caller(self, log: CallLog, attention_maddr: int) -> None:
         """Who calls from now on: where its calls are noted, and where its two bytes are (Calls)."""
         self._callbacks.serve_caller(log, attention_maddr)
+
+    @property
+    def for_machine_code(self) -> ForMachineCode | None:
+        """Where machine code finds the CPU; None where none is called (see `ask_first`)."""
+        core = self._core
+        if core.internals is None or not core.is_native_clock:
+            return None
+        words = ctypes.addressof(ctypes.c_char.from_buffer(core.words))
+        return ForMachineCode(core.internals.env, words, core.internals.read_eflags_address)
+
+    def executable(self, code: bytes) -> mmap.mmap:
+        """Memory that the host executes, with `code` at its start."""
+        return machine_code(code)
+
+    def ask_first(self, interrupt: int, syscall: int) -> tuple[int, int]:
+        """Call machine code at every exception, `int n` and syscall that is no call (serve_int).
+
+        `interrupt` is a C function (engine, vector, data), at a fault's instruction or behind
+        `int n`, as `exception_is_int` says; nothing is settled yet. `syscall` takes no arguments
+        and comes behind the instruction. The result are the functions that they are to call in
+        their turn, with the same arguments, where they have no answer: at every step, for one.
+        """
+        before = self._callbacks.ask_first(interrupt, syscall)
+        assert before is not None, "nothing calls machine code: see for_machine_code"
+        return before
 
     def failed(self, error: BaseException) -> None:
         """From a function of those, which must not raise: `run` will raise `error`."""

@@ -12,6 +12,7 @@ from hypervisor.machine.cpu import Cpu
 from hypervisor.machine.state import CR3, CpuState
 from hypervisor.mm.frames import FrameTable
 from hypervisor.mm.guest_memory import GuestMemory
+from hypervisor.traps.fast import FastTraps
 from hypervisor.traps.ldt_pages import LdtPages
 from hypervisor.x86.flags import EFLAGS_IF, EFLAGS_IOPL_SHIFT
 
@@ -32,6 +33,7 @@ class Current:
         self.frames = frames
         self.view = frames.memory.view
         self.ldt_pages = LdtPages(frames)
+        self.fast = FastTraps(cpu)
         q = cpu.state.q
 
         def cr3() -> int:
@@ -58,12 +60,17 @@ class Current:
         other.vcpu, other.state = vcpu, state
         return other
 
+    def assist_changed(self) -> None:
+        """The domain has other assists now (vm_assist)."""
+        self.fast.serve(self.dom, self.vcpu)
+
     def watch_events(self) -> None:
         """Look for its events, after each hypercall, where its vcpu_info is now.
 
         `evtchn_upcall_pending` and `evtchn_upcall_mask` are the two bytes (Calls.attend).
         """
         self.cpu.serve_caller(self.vcpu.calls, self.vcpu.vcpu_info_maddr)
+        self.fast.serve(self.dom, self.vcpu)
 
     # --- privilege, as the guest understands it ---------------------------------------
     @property

@@ -41,6 +41,7 @@ class DescriptorTables:
                 dom.page_tables.put_page_and_type(mfn)
             raise
         old, vcpu.gdt_frames, vcpu.gdt_entries = vcpu.gdt_frames, list(mfns), entries
+        vcpu.traps.set_gdt(mfns, entries)
         for page in range(GDT_GUEST_PAGES):
             self._map(dom, vcpu, page, mfns[page] if page < len(mfns) else None)
         for mfn in old:

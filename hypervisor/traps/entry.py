@@ -19,12 +19,14 @@ from hypervisor.abi.arch_x86_32 import FLAT_RING3_SS
 from hypervisor.abi.arch_x86_64 import FLAT_USER_SS64
 from hypervisor.abi.errors import DomainCrash
 from hypervisor.domain.domain import CR2_OFFSET
+from hypervisor.domain.trap_state import EXCEPTIONS
 from hypervisor.probes import Entry, Probes
 from hypervisor.traps import bounce
 from hypervisor.traps.current import Current
 from hypervisor.traps.emulate import Emulator, set_task_switched
+from hypervisor.traps.fast_context import DIRECT_VECTOR
 from hypervisor.traps.ports import MemoryFault
-from hypervisor.traps.segments import reload_data_segments
+from hypervisor.traps.segments import SegmentFault, reload_data_segments
 from hypervisor.traps.writable_tables import WritableTables
 from hypervisor.x86.descriptor import SEL_TI_LDT
 from hypervisor.x86.flags import (
@@ -57,7 +59,6 @@ class TrapEntry:
         self._probes = probes
         self._state = current.state
         self._writable_tables = WritableTables(current)
-        self.user_tlb_stale = False
         self._why = ""
         #: By vector: what comes before telling the guest; whether that was all.
         self._repairs: dict[int, Callable[[int], bool]] = {
@@ -73,6 +74,15 @@ class TrapEntry:
         self.now_ps: Callable[[], int] = _unset_now
         self.ldt_fault: Callable[[int], int | None] = _no_ldt
 
+    @property
+    def user_tlb_stale(self) -> bool:
+        """A kernel was at CPL 3 since user mode's TLB was flushed."""
+        return self._current.fast.user_tlb_stale
+
+    @user_tlb_stale.setter
+    def user_tlb_stale(self, stale: bool) -> None:
+        self._current.fast.user_tlb_stale = stale
+
     # --- exits -------------------------------------------------------------------------------
     def exception(self, vector: int, error_code: int) -> None:
         """A fault or trap of the guest."""
@@ -85,6 +95,9 @@ class TrapEntry:
 
     def soft_interrupt(self, vector: int) -> None:
         """int n, int3, into; RIP is behind it. Hypercalls do not come this way."""
+        if vector == DIRECT_VECTOR and bounce.is_direct(self._current, vector):
+            self._direct(vector)
+            return
         if self._probes.entry is None:
             self._guarded(self._soft_interrupt, vector, 0)
             return
@@ -294,8 +307,18 @@ class TrapEntry:
                 current.lost_vaddr = self._state.cr2
             name = f"#{Vector(vector).name}" if vector in Vector._value2member_map_ else "interrupt"
             raise DomainCrash(f"Unhandled: vec {vector}, {name}[{error_code or 0:04x}]")
-        current.vcpu.stats.exceptions += 1
+        current.vcpu.traps.words[EXCEPTIONS] += 1
         bounce.to_gate(current, gate, error_code)
+
+    def _direct(self, vector: int) -> None:
+        """What is no entry into Xen: neither traced nor followed by a look for events."""
+        try:
+            bounce.to_direct_gate(self._current, vector)
+        except SegmentFault as fault:
+            self._state.rip -= 2
+            self.exception(fault.vector, fault.error_code)
+        except DomainCrash as crash:
+            self.crash(str(crash))
 
     # --- software interrupts and system calls
     # ---------------------------------------------------------

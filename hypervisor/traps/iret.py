@@ -19,6 +19,7 @@ from hypervisor.abi.arch_x86_64 import (
     VGCF_IN_SYSCALL,
 )
 from hypervisor.abi.errors import DomainCrash
+from hypervisor.domain.trap_state import EXCEPTIONS
 from hypervisor.mm.guest_memory import GuestFault
 from hypervisor.traps.bounce import load_kernel_64, to_gate, toggle_guest_mode
 from hypervisor.traps.current import VMASST_ARCHITECTURAL_IOPL, Current
@@ -145,7 +146,7 @@ def _raise_at_target(current: Current, fault: SegmentFault, cs: int, ss: int, cp
         _, base, limit, flags = state.segment(register)
         state.set_segment(register, selector, base, limit, flags)
     state.set_cpl(cpl)
-    current.vcpu.stats.exceptions += 1
+    current.vcpu.traps.words[EXCEPTIONS] += 1
     to_gate(current, current.vcpu.gates[fault.vector], fault.error_code)
 
 

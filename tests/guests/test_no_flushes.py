@@ -31,7 +31,7 @@ def test_coming_and_going_flushes_nothing(width: Width, loop: str) -> None:
         def listen(data: bytes) -> None:
             if b"bench: begin" in data or b"bench: end" in data:
                 flushes = stats.tlb_flushes + stats.tlb_page_flushes
-                marks.append((flushes, vcpu.calls.count + vcpu.stats.exceptions))
+                marks.append((flushes, vcpu.calls.count + vcpu.exceptions))
 
         dom.console.on_output(listen)
         machine.run()

@@ -15,7 +15,7 @@ from hypervisor.abi.errno import Errno
 from hypervisor.abi.layout import layout
 from hypervisor.abi.nmi import XennmiCallback, XennmiOp
 from hypervisor.abi.xen import HypercallNr, TrapInfo
-from hypervisor.domain.domain import Callback, TrapGate
+from hypervisor.domain.trap_state import Callback, TrapGate
 from hypervisor.hypercalls.table import Preempted
 from tests.support.callers import UNMAPPED, Guest, hole, refused
 

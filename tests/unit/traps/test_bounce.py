@@ -8,7 +8,7 @@ import pytest
 
 from hypervisor.abi.errors import DomainCrash
 from hypervisor.abi.xen import VmAssistType
-from hypervisor.domain.domain import Callback, TrapGate
+from hypervisor.domain.trap_state import Callback, TrapGate
 from hypervisor.traps import bounce
 from hypervisor.traps.current import Current
 from hypervisor.x86.flags import CS, R11, RCX, RSP, SS

@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from hypervisor.domain.domain import Callback, DomainState
+from hypervisor.domain.domain import DomainState
+from hypervisor.domain.trap_state import Callback
 from hypervisor.traps.segments import reload_data_segments
 from hypervisor.x86.flags import DS, FS, GS, R11, RCX, RSP
 from tests.support.callers import Guest

@@ -9,7 +9,7 @@ import pytest
 from hypervisor.abi.arch_x86_64 import VGCF_IN_SYSCALL
 from hypervisor.abi.errors import DomainCrash
 from hypervisor.abi.xen import VmAssistType
-from hypervisor.domain.domain import TrapGate
+from hypervisor.domain.trap_state import TrapGate
 from hypervisor.traps.current import Current
 from hypervisor.traps.iret import iret
 from hypervisor.x86.flags import CS, DS, ES, R11, RAX, RCX, RSP, SS

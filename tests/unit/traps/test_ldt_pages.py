@@ -9,7 +9,8 @@ import pytest
 from hypervisor.abi.layout import layout
 from hypervisor.abi.width import Width
 from hypervisor.abi.xen import HypercallNr, MmuextCmd, MmuextOp
-from hypervisor.domain.domain import CR2_OFFSET, TrapGate
+from hypervisor.domain.domain import CR2_OFFSET
+from hypervisor.domain.trap_state import TrapGate
 from hypervisor.mm.audit import audit
 from hypervisor.mm.frames import FrameType
 from hypervisor.mm.walk import walk

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from hypervisor.abi.width import Width
-from hypervisor.domain.domain import TrapGate
+from hypervisor.domain.trap_state import TrapGate
 from hypervisor.mm.audit import audit
 from hypervisor.mm.frames import FrameType
 from hypervisor.mm.walk import Step, walk

@@ -1,0 +1,1 @@
+"""What programs made: the first line of each file names the one."""
