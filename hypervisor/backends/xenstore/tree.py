@@ -221,8 +221,28 @@ class Transaction(Tree):
             if self.domid != PRIVILEGED and len(self.seen) >= MAX_TRANSACTION_NODES:
                 self.has_failed = True
                 raise XsError("ENOSPC", f"a transaction of more than {MAX_TRANSACTION_NODES} nodes")
-            self.seen[path] = self.nodes.get(path)
+            self.seen[path] = self._first_look(path)
         return self.seen[path]
+
+    def _first_look(self, path: str) -> Node | None:
+        """The node as it is now, unless what was looked at before says otherwise.
+
+        Others go on changing the tree. What they have made below a node that was seen without it
+        does not exist here; what they have removed, though it was seen listed, cannot be had any
+        more: that, like the former at its end, makes the transaction one to be tried again.
+        """
+        below, above = path, path
+        while above != "/":
+            below, above = above, parent_of(above)
+            if above not in self.mine and above not in self.seen:
+                continue
+            known = self.mine[above] if above in self.mine else self.seen[above]
+            if known is None or name_of(below) not in known.children:
+                return None
+            if below == path and path not in self.nodes:
+                raise XsError("EAGAIN", f"{path} was removed by somebody else")
+            break
+        return self.nodes.get(path)
 
     def put(self, path: str, node: Node | None) -> None:
         """Change the private version only."""

@@ -209,3 +209,24 @@ def test_numbers_run_around_zero_and_those_in_use(guest: Client) -> None:
     assert guest.start() == 1
     guest.connection.next_transaction = 0xFFFF_FFFF
     assert guest.start() == 2
+
+
+def test_what_others_make_below_what_was_missing_is_missing_too(guest: Client) -> None:
+    """Else a node would exist inside whose parent does not."""
+    tx = guest.start()
+    assert guest.read("data/new", tx=tx) == "ENOENT"
+    guest.write("data/new/below", "theirs")
+    assert guest.read("data/new/below", tx=tx) == "ENOENT"
+    guest.write("data/new/below", "mine", tx=tx)
+    assert guest.read("data/new/below", tx=tx) == b"mine"
+    assert guest.end(tx) == "EAGAIN"
+    assert guest.read("data/new/below") == b"theirs"
+
+
+def test_what_others_remove_although_it_was_seen_listed_means_again(guest: Client) -> None:
+    tx = guest.start()
+    assert guest.directory("data", tx=tx) == b"a\0b\0"
+    guest.rm("data/b")
+    assert guest.rm("data", tx=tx) == "EAGAIN"
+    assert guest.end(tx) == "EAGAIN"
+    assert guest.directory("data") == b"a\0"
