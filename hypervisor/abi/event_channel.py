@@ -26,6 +26,7 @@ class EvtchnOp(IntEnum):
     INIT_CONTROL = 11
     EXPAND_ARRAY = 12
     SET_PRIORITY = 13
+    RESET_CONT = 14  # Xen's own: a long reset, going on
 
 
 class EvtchnStat(IntEnum):

@@ -11,6 +11,7 @@ from itertools import chain
 
 from hypervisor.control.host import Host
 from hypervisor.domain.domain import Domain, Vcpu
+from hypervisor.events.fifo import held_frames
 from hypervisor.mm.audit_subject import AuditSubject
 from hypervisor.mm.frames import FrameType
 from hypervisor.x86.paging import PAGE_SHIFT, PTE_P, pte_mfn
@@ -31,6 +32,10 @@ def holds_of(host: Host, dom: Domain) -> Iterator[Hold]:
         yield from _of_vcpu(dom, vcpu)
     for mfn in dom.backend_frames:
         yield Hold(mfn, FrameType.WRITABLE, "a ring that Xen's back end reads and writes")
+    ports = host.events.tables.get(dom.domid)
+    if ports is not None and ports.fifo is not None:
+        for mfn in held_frames(ports.fifo):
+            yield Hold(mfn, FrameType.WRITABLE, "a control block or event words (FIFO)")
     waiting = [*dom.page_tables.doomed, *chain(*dom.page_tables.kept.values())]
     for mfn in waiting:
         kind = FrameType(host.frames.type[mfn])

@@ -40,6 +40,7 @@ from hypervisor.traps.segments import xen_gdt_page
 from hypervisor.x86.paging import PAGE_SHIFT, PAGE_SIZE
 
 START_NS: Final = 1_066_521_600 * 10**9  # machines start on 2003-10-19: always the same day
+IPI_GRACE_NS: Final = 50_000  # how long a vCPU goes on that has interrupted another of its domain
 PREEMPTION_NS: Final = 1_000_000  # what a piece of a long hypercall costs its caller: a slice
 
 
@@ -60,6 +61,8 @@ class Host:
         self.descriptor_tables = DescriptorTables(self.frames, cpu)
         self.events = EventChannels(memory)
         self.events.wake = self.wake
+        self.events.interrupted = self.interrupted
+        self.events.fifo.written = cpu.code_written
         self.timers = TimerQueue()
         self.grants = GrantTables(self.frames)
         self.domains: dict[int, Domain] = {}
@@ -152,6 +155,19 @@ class Host:
         if vcpu.state is not VcpuState.DOWN:
             vcpu.state_when_up = vcpu.state
             self.block(vcpu, VcpuState.DOWN)
+
+    def interrupted(self, vcpu: Vcpu) -> None:
+        """An IPI is for `vcpu`: its sender, if another, soon gives way to it.
+
+        Whoever interrupts a processor often waits until that has answered, and there is but one
+        engine to do it. Not at once: a kernel sends IPIs with locks held, which the other would
+        spin for.
+        """
+        sender = self.running
+        if sender is not None and sender is not vcpu and sender.domid == vcpu.domid:
+            key = TimerKey(sender.domid, sender.vcpu_id, TimerKind.GIVE_WAY)
+            if self.timers.deadline(key) is None:
+                self.set_timer(key, self.now_ns + IPI_GRACE_NS)
 
     def send_nmi(self, vcpu: Vcpu) -> None:
         """`vcpu` enters its NMI handler when it next enters the guest."""
@@ -285,6 +301,9 @@ class Host:
             match key.kind:
                 case TimerKind.POLL:
                     self.wake(dom.vcpus[key.vcpu_id])
+                case TimerKind.GIVE_WAY:
+                    if dom.vcpus[key.vcpu_id] is self.running:
+                        self.yield_cpu(self.running)
                 case TimerKind.PERIODIC:
                     self._periodic_work(dom.vcpus[key.vcpu_id])
                 case TimerKind.SINGLESHOT:

@@ -22,6 +22,7 @@ class TimerKind(Enum):
     POLL = "poll"  # the time-out of SCHEDOP_poll
     WATCHDOG = "watchdog"  # SCHEDOP_watchdog; the domain's, `vcpu_id` says which
     START = "start"  # takes back one pause, for the control side
+    GIVE_WAY = "give way"  # it has sent an IPI, and others are to see to that
 
 
 @dataclass(frozen=True, slots=True)

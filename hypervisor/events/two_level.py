@@ -10,6 +10,7 @@ remembered anywhere else.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from hypervisor.abi.layout import layout
@@ -29,40 +30,77 @@ def nr_ports(width: Width) -> int:
     return width.bits * width.bits
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a domain's bitmaps lie, and the word size that structures them."""
+
+    pending: int  # machine address
+    mask: int  # machine address
+    selector: int  # offset in vcpu_info
+    word_shift: int  # log2 of a word's bits
+    words: memoryview  # of machine memory, of the guest's word size
+    bytes_shift: int  # log2 of a word's bytes
+
+
 class TwoLevel:
     """Reads and writes the event bitmaps of any domain."""
 
     def __init__(self, memory: MachineMemory) -> None:
+        self._memory = memory
         self._view = memory.view
+        self._places: dict[int, _Place] = {}
+
+    def add_domain(self, dom: Domain) -> None:
+        """`dom` has bitmaps, in its shared_info."""
+        width, base = dom.width, dom.shared_info_mfn << PAGE_SHIFT
+        self._places[dom.domid] = _Place(
+            base + _PENDING[width],
+            base + _MASK[width],
+            _SELECTOR[width],
+            width.bits.bit_length() - 1,
+            self._memory.u64 if width.is_64 else self._memory.u32,
+            width.word_bytes.bit_length() - 1,
+        )
+
+    def remove_domain(self, domid: int) -> None:
+        """It has them no longer."""
+        del self._places[domid]
 
     def is_pending(self, dom: Domain, port: int) -> bool:
         """Whether the event of `port` has happened and was not taken yet."""
-        return self._test(dom, _PENDING[dom.width], port)
+        at = self._places[dom.domid].pending + (port >> 3)
+        return bool(self._view[at] >> (port & 7) & 1)
 
     def is_masked(self, dom: Domain, port: int) -> bool:
         """Whether the guest does not want to hear of `port`."""
-        return self._test(dom, _MASK[dom.width], port)
+        at = self._places[dom.domid].mask + (port >> 3)
+        return bool(self._view[at] >> (port & 7) & 1)
 
     def clear_pending(self, dom: Domain, port: int) -> None:
         """Forget an event that nobody will take."""
-        self._write(dom, _PENDING[dom.width], port, False)
+        self._view[self._places[dom.domid].pending + (port >> 3)] &= ~(1 << (port & 7)) & 0xFF
 
     def set_pending(self, dom: Domain, port: int, vcpu: Vcpu) -> tuple[bool, bool]:
         """Let the event of `port` have happened, for `vcpu`.
 
         Returns whether that is news, and whether it made an upcall pending.
         """
-        if self.is_pending(dom, port):
+        place, view = self._places[dom.domid], self._view
+        at, bit = port >> 3, 1 << (port & 7)
+        before = view[place.pending + at]
+        if before & bit:
             return False, False
-        self._write(dom, _PENDING[dom.width], port, True)
-        return True, not self.is_masked(dom, port) and self._select(dom, port, vcpu)
+        view[place.pending + at] = before | bit
+        return True, not view[place.mask + at] & bit and self._select(place, port, vcpu)
 
     def unmask(self, dom: Domain, port: int, vcpu: Vcpu) -> bool:
         """Clear the mask of `port`; whether that made an upcall pending, for an event waiting."""
-        if not self.is_masked(dom, port):
+        place, view = self._places[dom.domid], self._view
+        at, bit = port >> 3, 1 << (port & 7)
+        if not view[place.mask + at] & bit:
             return False
-        self._write(dom, _MASK[dom.width], port, False)
-        return self.is_pending(dom, port) and self._select(dom, port, vcpu)
+        view[place.mask + at] &= ~bit & 0xFF
+        return bool(view[place.pending + at] & bit) and self._select(place, port, vcpu)
 
     def mark_pending(self, vcpu: Vcpu) -> bool:
         """Set evtchn_upcall_pending; whether it was clear."""
@@ -72,23 +110,13 @@ class TwoLevel:
         self._view[at] = 1
         return True
 
-    def _select(self, dom: Domain, port: int, vcpu: Vcpu) -> bool:
+    def _select(self, place: _Place, port: int, vcpu: Vcpu) -> bool:
         """Point `vcpu` at the word of `port`; whether that made an upcall pending."""
-        width = dom.width
-        size = width.word_bytes
-        at = vcpu.vcpu_info_maddr + _SELECTOR[width]
-        selector = int.from_bytes(self._view[at : at + size], "little")
-        bit = 1 << port // width.bits
+        words = place.words
+        at = vcpu.vcpu_info_maddr + place.selector >> place.bytes_shift
+        selector = words[at]
+        bit = 1 << (port >> place.word_shift)
         if selector & bit:
             return False
-        self._view[at : at + size] = (selector | bit).to_bytes(size, "little")
+        words[at] = selector | bit
         return self.mark_pending(vcpu)
-
-    def _test(self, dom: Domain, offset: int, port: int) -> bool:
-        at = (dom.shared_info_mfn << PAGE_SHIFT) + offset + (port >> 3)
-        return bool(self._view[at] >> (port & 7) & 1)
-
-    def _write(self, dom: Domain, offset: int, port: int, value: bool) -> None:
-        at = (dom.shared_info_mfn << PAGE_SHIFT) + offset + (port >> 3)
-        bit = 1 << (port & 7)
-        self._view[at] = self._view[at] | bit if value else self._view[at] & ~bit

@@ -10,9 +10,9 @@ from hypervisor.abi.errors import XenError
 from hypervisor.abi.event_channel import EvtchnOp, EvtchnStat
 from hypervisor.abi.types import DOMID_SELF
 from hypervisor.abi.xen import HypercallNr
-from hypervisor.events.channels import PortState
+from hypervisor.events.ports import PortState
 from hypervisor.hypercalls.caller import Caller
-from hypervisor.hypercalls.table import Absent, SubOp, call_subop, hypercall, subops
+from hypervisor.hypercalls.table import Absent, Preempted, SubOp, call_subop, hypercall, subops
 
 
 def bind_interdomain(caller: Caller, arg: abi.EvtchnBindInterdomain) -> None:
@@ -89,16 +89,45 @@ def unmask(caller: Caller, arg: abi.EvtchnUnmask) -> None:
     caller.host.events.unmask(caller.dom, arg.port)
 
 
+class _ResetGoesOn(Exception):
+    """A reset has ports left to close."""
+
+
 def reset(caller: Caller, arg: abi.EvtchnReset) -> None:
     """Close all ports of a domain, of another one only while it is paused."""
+    _reset(caller, arg, resuming=False)
+
+
+def reset_cont(caller: Caller, arg: abi.EvtchnReset) -> None:
+    """The same, going on where it was left: what a long reset turns itself into."""
+    _reset(caller, arg, resuming=True)
+
+
+def _reset(caller: Caller, arg: abi.EvtchnReset, *, resuming: bool) -> None:
     dom = caller.find(arg.dom)
     caller.require_target(dom)
     if dom is not caller.dom and not dom.paused:
         raise XenError(Errno.EINVAL, f"d{dom.domid} is running; pause it to reset its ports")
-    caller.host.events.reset(dom)
+    if not caller.host.events.reset(dom, resuming=resuming):
+        raise _ResetGoesOn
 
 
-_FIFO: Final = Absent(Errno.ENOSYS, "the FIFO ABI is not there yet; guests use 2-level ports")
+# --- the FIFO ABI --------------------------------------------------------------------------------
+def init_control(caller: Caller, arg: abi.EvtchnInitControl) -> None:
+    """Where a vCPU's control block lies; the first one switches the domain to FIFO."""
+    arg.link_bits = abi.EVTCHN_FIFO_LINK_BITS
+    caller.host.events.init_control(caller.dom, arg.vcpu, arg.control_gfn, arg.offset)
+
+
+def expand_array(caller: Caller, arg: abi.EvtchnExpandArray) -> None:
+    """One more frame of event words."""
+    caller.host.events.expand_array(caller.dom, arg.array_gfn)
+
+
+def set_priority(caller: Caller, arg: abi.EvtchnSetPriority) -> None:
+    """The queue of a port's future events."""
+    caller.host.events.set_priority(caller.dom, arg.port, arg.priority)
+
 
 EVTCHN_OPS: Final = subops(
     HypercallNr.EVENT_CHANNEL_OP,
@@ -116,9 +145,10 @@ EVTCHN_OPS: Final = subops(
         EvtchnOp.BIND_VCPU: SubOp(abi.EvtchnBindVcpu, bind_vcpu),
         EvtchnOp.UNMASK: SubOp(abi.EvtchnUnmask, unmask),
         EvtchnOp.RESET: SubOp(abi.EvtchnReset, reset),
-        EvtchnOp.INIT_CONTROL: _FIFO,
-        EvtchnOp.EXPAND_ARRAY: _FIFO,
-        EvtchnOp.SET_PRIORITY: _FIFO,
+        EvtchnOp.INIT_CONTROL: SubOp(abi.EvtchnInitControl, init_control, copy_back=True),
+        EvtchnOp.EXPAND_ARRAY: SubOp(abi.EvtchnExpandArray, expand_array),
+        EvtchnOp.SET_PRIORITY: SubOp(abi.EvtchnSetPriority, set_priority),
+        EvtchnOp.RESET_CONT: SubOp(abi.EvtchnReset, reset_cont),
     },
 )
 
@@ -126,4 +156,7 @@ EVTCHN_OPS: Final = subops(
 @hypercall(HypercallNr.EVENT_CHANNEL_OP, args=2, operations=EVTCHN_OPS)
 def event_channel_op(caller: Caller, operation: int, vaddr: int) -> int:
     """Do one operation on the caller's ports."""
-    return call_subop(caller, EVTCHN_OPS, operation, vaddr)
+    try:
+        return call_subop(caller, EVTCHN_OPS, operation, vaddr)
+    except _ResetGoesOn:
+        raise Preempted(EvtchnOp.RESET_CONT, vaddr) from None

@@ -20,7 +20,7 @@ from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.width import Width
 from hypervisor.abi.xen import Virq
-from hypervisor.events.channels import PortState
+from hypervisor.events.ports import PortState
 from tests.support.callers import Guest, guests
 
 #: Few ports and few vCPUs, so that operations meet.

@@ -91,7 +91,7 @@ def test_stock_linux_brings_up_all_its_vcpus(kernel: Path, ramdisk: bytes, nr_vc
         Send.parse(rf"{work}\n"),
         *[Expect.parse("f6351f5ead9a700e34275480b3856ea738122a7c57bdeb744a631251c069587a")] * 6,
         Expect.parse(r"^42\r?$"),
-        Send.parse(r"grep -c timer /proc/interrupts; poweroff -f\n"),
+        Send.parse(r"grep -c callfuncsingle /proc/interrupts; poweroff -f\n"),
         Expect.parse(rf"^{nr_vcpus}\r?$"),
     ]
     play(kernel, ramdisk, steps, nr_vcpus)

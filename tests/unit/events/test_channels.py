@@ -10,7 +10,8 @@ from hypervisor.abi.errno import Errno
 from hypervisor.abi.width import Width
 from hypervisor.abi.xen import Virq
 from hypervisor.domain.domain import Domain, Vcpu, VcpuState
-from hypervisor.events.channels import PORTS_PER_BUCKET, EventChannels, PortState
+from hypervisor.events.channels import EventChannels
+from hypervisor.events.ports import PORTS_PER_BUCKET, PortState
 from tests.support.callers import guests, refused
 
 

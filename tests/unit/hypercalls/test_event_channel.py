@@ -10,8 +10,12 @@ from hypervisor.abi import event_channel as abi
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.event_channel import EvtchnOp, EvtchnStat
 from hypervisor.abi.types import DOMID_IO, DOMID_SELF
+from hypervisor.abi.width import Width
 from hypervisor.abi.xen import HypercallNr, Virq
-from tests.support.callers import UNMAPPED, Guest, refused
+from hypervisor.control.host import IPI_GRACE_NS
+from hypervisor.events.timers import TimerKey, TimerKind
+from hypervisor.hypercalls.table import Preempted
+from tests.support.callers import UNMAPPED, Guest, guests, refused
 
 Two = tuple[Guest, Guest]
 
@@ -117,9 +121,6 @@ def test_send_close_unmask_take_a_port(guest: Guest) -> None:
     ("operation", "errno"),
     [
         (EvtchnOp.BIND_PIRQ, Errno.EPERM),
-        (EvtchnOp.INIT_CONTROL, Errno.ENOSYS),
-        (EvtchnOp.EXPAND_ARRAY, Errno.ENOSYS),
-        (EvtchnOp.SET_PRIORITY, Errno.ENOSYS),
         (99, Errno.ENOSYS),
         (1 << 32 | 99, Errno.ENOSYS),
     ],
@@ -142,3 +143,50 @@ def test_port_stays_bound_when_its_number_cannot_be_written_back(guest: Guest) -
 def test_argument_that_cannot_be_read_is_a_fault(guest: Guest, operation: int) -> None:
     with refused(Errno.EFAULT, "^cannot read at 0x1000: it is not mapped$"):
         guest.call(HypercallNr.EVENT_CHANNEL_OP, operation, UNMAPPED)
+
+
+# --- the FIFO ABI ---------------------------------------------------------------------------------
+def test_fifo_by_hypercall(guest: Guest) -> None:
+    mfn = guest.dom.p2m[-1]
+    made = op(guest, EvtchnOp.INIT_CONTROL, abi.EvtchnInitControl(mfn, 0, 0))
+    assert made.link_bits == 17
+    op(guest, EvtchnOp.EXPAND_ARRAY, abi.EvtchnExpandArray(guest.dom.p2m[-2]))
+    port = op(guest, EvtchnOp.BIND_IPI, abi.EvtchnBindIpi(0)).port
+    op(guest, EvtchnOp.SET_PRIORITY, abi.EvtchnSetPriority(port, 1))
+    op(guest, EvtchnOp.SEND, abi.EvtchnSend(port))
+    assert guest.host.memory.u32[(mfn << 12) + 8 + 4 >> 2] == port
+
+
+def test_long_reset_is_made_again(guest: Guest) -> None:
+    op(guest, EvtchnOp.INIT_CONTROL, abi.EvtchnInitControl(guest.dom.p2m[-1], 0, 0))
+    while guest.host.events.bind_ipi(guest.dom, 0) < 2000:
+        pass
+    with pytest.raises(Preempted) as later:
+        op(guest, EvtchnOp.RESET, abi.EvtchnReset(DOMID_SELF))
+    assert later.value.arguments == (EvtchnOp.RESET_CONT, guest.data)
+    assert guest.call(HypercallNr.EVENT_CHANNEL_OP, *later.value.arguments) == 0
+    assert guest.host.events.tables[guest.dom.domid].fifo is None
+
+
+def test_reset_cont_without_a_reset_is_busy(guest: Guest) -> None:
+    with refused(Errno.EBUSY, "."):
+        op(guest, EvtchnOp.RESET_CONT, abi.EvtchnReset(DOMID_SELF))
+
+
+# --- IPIs -----------------------------------------------------------------------------------------
+def grace_ends(guest: Guest) -> int | None:
+    key = TimerKey(guest.dom.domid, 0, TimerKind.GIVE_WAY)
+    return guest.host.timers.deadline(key)
+
+
+def test_who_interrupts_another_vcpu_soon_gives_way() -> None:
+    with guests(Width.X86_64, nr_vcpus=2) as (guest,):
+        port = op(guest, EvtchnOp.BIND_IPI, abi.EvtchnBindIpi(1)).port
+        op(guest, EvtchnOp.SEND, abi.EvtchnSend(port))
+        assert grace_ends(guest) == guest.host.now_ns + IPI_GRACE_NS
+
+
+def test_who_interrupts_itself_goes_on(guest: Guest) -> None:
+    port = op(guest, EvtchnOp.BIND_IPI, abi.EvtchnBindIpi(0)).port
+    op(guest, EvtchnOp.SEND, abi.EvtchnSend(port))
+    assert grace_ends(guest) is None
