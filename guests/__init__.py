@@ -52,6 +52,9 @@ _SUMMARIES: Final = {
     "clocks": "real, virtual and wall-clock time, read against each other",
     "decoder": "work with a deadline, thirty times a second; counts the deadlines it misses",
     "refusals": "hypercalls that are wrong in one respect each, and the error Xen has for them",
+    "smp": "brings up all its vCPUs: locks, IPIs, timers, run-states, down and up, NMIs",
+    "events": "event channels by bitmaps and by queues (FIFO), rule by rule",
+    "pingpong": "event round trips between two domains, and how long they take",
     "crash": "ends badly on purpose: how=no-handler, how=stack or how=shutdown",
     "bench": "loops to measure: null hypercalls, arithmetic, loads, stores (loop=..., n=...)",
 }

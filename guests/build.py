@@ -29,7 +29,17 @@ import ziglang
 from guests import WIDTHS
 
 HERE: Final = Path(__file__).resolve().parent
-NAMES: Final = ("hello", "traps", "ticker", "clocks", "decoder", "refusals", "crash", "bench")
+NAMES: Final = (
+    "hello",
+    "traps",
+    "ticker",
+    "clocks",
+    "decoder",
+    "refusals",
+    "smp",
+    "crash",
+    "bench",
+)
 
 _COMMON_FLAGS: Final = (
     "-std=gnu11",

@@ -185,7 +185,7 @@ trap_unwind:
 
     .bss
     .globl trap_unwind_sp
-    .balign 4096
+    .balign 16384                   /* smp.c finds the vCPU's number at a stack's bottom: 0 */
 boot_stack:
     .skip 16384
 boot_stack_top:

@@ -25,6 +25,9 @@ struct shared_info *shared_info = &shared_page.info;
 #define NR_PORTS (WORD_BITS * WORD_BITS)
 #define NR_HANDLED 64 /* ports are given out from the lowest; guests here use a handful */
 static event_handler handlers[NR_HANDLED];
+/* Whom a port notifies. A word of the bitmap has ports of several vCPUs, which are not ours. */
+static u8 handled_by[NR_HANDLED];
+bool smp_on;
 
 static inline bool test_and_clear(word *bits, unsigned nr)
 {
@@ -60,22 +63,34 @@ void event_set_handler(evtchn_port_t port, event_handler handler)
 
 evtchn_port_t event_bind_virq(u32 virq, event_handler handler)
 {
-    struct evtchn_bind_virq bind = { .virq = virq, .vcpu = 0 };
+    return event_bind_virq_on(0, virq, handler);
+}
+
+evtchn_port_t event_bind_virq_on(unsigned vcpu, u32 virq, event_handler handler)
+{
+    struct evtchn_bind_virq bind = { .virq = virq, .vcpu = vcpu };
     long err = hv_event_channel_op(EVTCHNOP_bind_virq, &bind);
 
     if (err)
         panic("bind_virq %u: error %ld", virq, err);
+    handled_by[bind.port % NR_HANDLED] = (u8)vcpu;
     event_set_handler(bind.port, handler);
     return bind.port;
 }
 
 evtchn_port_t event_bind_ipi(event_handler handler)
 {
-    struct evtchn_bind_ipi bind = { .vcpu = 0 };
+    return event_bind_ipi_on(0, handler);
+}
+
+evtchn_port_t event_bind_ipi_on(unsigned vcpu, event_handler handler)
+{
+    struct evtchn_bind_ipi bind = { .vcpu = vcpu };
     long err = hv_event_channel_op(EVTCHNOP_bind_ipi, &bind);
 
     if (err)
         panic("bind_ipi: error %ld", err);
+    handled_by[bind.port % NR_HANDLED] = (u8)vcpu;
     event_set_handler(bind.port, handler);
     return bind.port;
 }
@@ -84,6 +99,7 @@ void event_close(evtchn_port_t port)
 {
     event_mask(port);
     handlers[port] = NULL;
+    handled_by[port] = 0;
     hv_evtchn_close(port);
     event_clear_pending(port);
 }
@@ -114,6 +130,8 @@ void event_mask(evtchn_port_t port)
 
 static void handle_port(evtchn_port_t port, struct regs *regs)
 {
+    if (port < NR_HANDLED && handled_by[port] != vcpu_id())
+        return;
     if (!test_and_clear(shared_info->evtchn_pending, port))
         return;
     if (port < NR_HANDLED && handlers[port])

@@ -128,7 +128,13 @@ def _empty_domain(
         host.m2p.set(mfn, pfn)
     base = shared_info << PAGE_SHIFT
     vcpus = [
-        Vcpu(domid, idx, image.width, base + idx * VCPU_INFO_BYTES)
+        Vcpu(
+            domid,
+            idx,
+            image.width,
+            base + idx * VCPU_INFO_BYTES,
+            periodic_ns=DEFAULT_PERIOD_NS,
+        )
         for idx in range(params.nr_vcpus)
     ]
     for idx in range(XEN_LEGACY_MAX_VCPUS):
@@ -188,7 +194,6 @@ def _start_boot_vcpu(host: Host, dom: Domain, start: StartOfDay) -> None:
     host.descriptor_tables.load_ldt(host.current)
     vcpu.saved = state.save()
     state.load(before)
-    vcpu.periodic_ns = DEFAULT_PERIOD_NS
     host.bring_up(vcpu)
 
 

@@ -64,12 +64,18 @@ def _sources() -> str:
     return "\n".join(path.read_text() for path in HEADERS)
 
 
+def _is_for(cls: type[Any], width: str) -> bool:
+    """Whether a structure is one of guests of `width`: some are declared once per word size."""
+    other = "arch_x86_32" if Width(width).is_64 else "arch_x86_64"
+    return not cls.__module__.endswith(other)
+
+
 def _size_assertions(width: str) -> list[str]:
     """One line per structure, and per member, that both sides have."""
     in_c = set(re.findall(r"^struct (\w+) \{", _sources(), re.MULTILINE))
     lines = []
     for cls in declared():
-        if (tag := _snake(cls.__name__)) not in in_c:
+        if (tag := _snake(cls.__name__)) not in in_c or not _is_for(cls, width):
             continue
         shape = layout(cls, Width(width))
         lines.append(f'_Static_assert(sizeof(struct {tag}) == {shape.size}, "{tag}");')

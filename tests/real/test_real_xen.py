@@ -105,6 +105,12 @@ def test_guest_passes_as_dom0_of_a_real_xen(xen: Path, name: str) -> None:
     assert REPORT_PASS.search(console), console
 
 
+def test_several_vcpus_as_dom0_of_a_real_xen(xen: Path) -> None:
+    console = console_of_dom0(xen, guest_path("smp", "x86_64"), "rounds=100", cpus=4)
+    assert "smp: x86_64, 4 vCPUs" in console, console
+    assert REPORT_PASS.search(console), console
+
+
 def test_traps_passes_as_dom0_of_a_real_xen(traps_there: str) -> None:
     assert REPORT_PASS.search(traps_there), traps_there
 

@@ -41,12 +41,16 @@ def qemu() -> str | None:
     return shutil.which(QEMU)
 
 
-def console_of_dom0(xen: Path, kernel: Path, command_line: str = "") -> str:
-    """Boot `kernel` as dom0 of `xen`; return the serial line's text up to the guest's verdict."""
+def console_of_dom0(xen: Path, kernel: Path, command_line: str = "", cpus: int = 1) -> str:
+    """Boot `kernel` as dom0 of `xen`; return the serial line's text up to the guest's verdict.
+
+    It has as many vCPUs as the machine has `cpus`.
+    """
     process = subprocess.Popen(
         [
             QEMU,
             *_OPTIONS,
+            *("-smp", str(cpus)),
             *("-kernel", str(xen), "-append", _XEN_COMMAND_LINE),
             *("-initrd", f"{kernel} {command_line}".rstrip()),
         ],

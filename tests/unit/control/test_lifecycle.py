@@ -24,7 +24,7 @@ from hypervisor.api import (
     ShutdownReason,
 )
 from hypervisor.domain.domain import VcpuState
-from hypervisor.events.channels import PortState
+from hypervisor.events.ports import PortState
 from hypervisor.events.timers import TimerKey, TimerKind
 from hypervisor.x86.flags import RAX
 from tests.support.callers import Guest, guests, nop_kernel
