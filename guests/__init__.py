@@ -57,6 +57,7 @@ _SUMMARIES: Final = {
     "pingpong": "event round trips between two domains, and how long they take",
     "crash": "ends badly on purpose: how=no-handler, how=stack or how=shutdown",
     "bench": "loops to measure: null hypercalls, arithmetic, loads, stores (loop=..., n=...)",
+    "demand": "processes, page faults, copy-on-write fork: who takes part, and what each way costs",
 }
 
 

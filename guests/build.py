@@ -39,6 +39,7 @@ NAMES: Final = (
     "smp",
     "crash",
     "bench",
+    "demand",
 )
 
 _COMMON_FLAGS: Final = (

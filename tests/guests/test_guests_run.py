@@ -7,6 +7,7 @@ import pytest
 from guests import REPORT_FAIL, REPORT_PASS, WIDTHS, guest_path
 from hypervisor.abi.sched import ShutdownReason
 from hypervisor.api import DomainHandle, DomainState, Machine
+from tests.support.storm import storm
 
 COMMAND_LINES = {
     "hello": "",
@@ -16,6 +17,7 @@ COMMAND_LINES = {
     "decoder": "frames=5 allow=0",
     "refusals": "",
     "bench": "n=500",
+    "demand": "",
 }
 SECOND = 10**9
 
@@ -40,6 +42,28 @@ def test_guest_passes_alone(name: str, width: str) -> None:
         assert passed is not None, console(dom)
         assert passed["name"] == name
         assert dom.shutdown_reason == ShutdownReason.POWEROFF
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", COMMAND_LINES)
+def test_guest_passes_audited_and_under_a_storm_of_stops(name: str, width: str) -> None:
+    """Audited at every 256th entry, not only at the end. Short guests run until a stop hits one."""
+    kicks = 0
+
+    def kicked() -> None:
+        nonlocal kicks
+        kicks += 1
+
+    for _ in range(100):
+        with Machine(memory_mib=64, audit=True) as machine:
+            dom = create(machine, name, width, COMMAND_LINES[name])
+            with storm(machine.vmm.cpu, kicked=kicked):
+                machine.run(time_limit_ns=10 * SECOND)
+            assert REPORT_PASS.search(console(dom)) is not None, console(dom)
+        if kicks:
+            return
+    pytest.fail("no stop came in a hundred runs")
 
 
 def test_guests_of_all_widths_pass_together() -> None:

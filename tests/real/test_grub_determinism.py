@@ -43,3 +43,16 @@ def test_an_untraced_session_is_the_same(kernel: str, request: pytest.FixtureReq
     expected = reference(path)
     found = Script(path, SESSION, memory_mib=64).record(traced=False)
     assert (found.digest, found.now_ns) == (expected.digest, expected.now_ns)
+
+
+@pytest.mark.parametrize("kernel", ["grub_32", "grub_64"])
+def test_a_session_under_a_storm_is_the_same_while_it_is_audited(
+    kernel: str, request: pytest.FixtureRequest
+) -> None:
+    path: Path = request.getfixturevalue(kernel)
+    expected = reference(path)
+    disturb, machine = DISTURBANCES["stop storm"]
+    found = Script(path, SESSION, memory_mib=64).record(disturb, expected, audit=True, **machine)
+    assert first_difference(expected, found) == ""
+    assert (found.digest, found.now_ns) == (expected.digest, expected.now_ns)
+    assert found.disturbed
