@@ -94,7 +94,7 @@ def command(
     audit: bool,
     seed: int,
 ) -> int:
-    r"""Boot KERNEL, a Xen PV kernel's file or a built-in guest's name, and show its console.
+    """Boot KERNEL, a Xen PV kernel's file or a built-in guest's name, and show its console.
 
     With --expect or --send a script talks to the console, in the order given. Otherwise, on a
     terminal, you do: ^] ends the session. The domain is destroyed at the end.

@@ -54,20 +54,22 @@ def command(
     audit: bool,
     seed: int,
 ) -> int:
-    r"""Boot KERNEL, stop it, and show its page tables and frames.
+    """Boot KERNEL, stop it, and show its page tables and frames.
 
     It stops where one of the options below says; else where it ends, crashes, or ^C is typed.
 
     \b
-    WHAT is any of these (in quotes, if it has a space):
-      ADDR            the walk of an address: a number, a symbol of the
-                      kernel, symbol+number, or rip, rsp, rbp, cr2
-      'walk ADDR user'  by the tables of a 64-bit user mode; v1: of vCPU 1
-      'frame MFN'     a frame: owner, type, counts, and who has them
-      frames          how many frames of each type ('frames l1': these)
-      tables          every page table
-      p2m             pseudo-physical against machine frames ('p2m PFN')
-    Without any: rip frames tables.
+    WHAT is any of these, in quotes if it has a space; without any, rip frames
+    tables is meant:
+      ADDR              the walk of an address: a number, a kernel's symbol,
+                        symbol+number, or rip, rsp, rbp, cr2
+      'walk ADDR user'  the same by the tables of a 64-bit user mode; v1: by
+                        those of vCPU 1
+      'frame MFN'       a frame: owner, type, counts, and everything that
+                        uses it
+      frames            how many frames of each type; 'frames l1': these
+      tables            every page table
+      p2m               pseudo-physical against machine frames; 'p2m PFN'
 
     \b
     Exit status:

@@ -149,6 +149,12 @@ def test_step_has_the_same_words(
     assert "'nonesuch' is neither an address nor a symbol of hello" in shown
 
 
+@pytest.mark.parametrize("command", ["boot", "inspect"])
+def test_help_keeps_its_tables_in_lines(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == Exit.MET
+    assert re.search(r"^    2  bad usage or input", capfd.readouterr().out, re.MULTILINE)
+
+
 # --- the audit ---------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "command", [("boot", "traps"), ("inspect", "traps", "p2m"), ("demo",)], ids=lambda c: c[0]
