@@ -27,11 +27,15 @@ from hypervisor.traps.fast_context import DIRECT_VECTOR
 from hypervisor.traps.segments import SegmentFault, code_segment, stack_segment
 from hypervisor.x86.flags import (
     CS,
+    DS,
     EFLAGS_AC,
+    EFLAGS_IOPL,
     EFLAGS_NT,
     EFLAGS_RF,
     EFLAGS_TF,
     EFLAGS_VM,
+    ES,
+    FS,
     GS,
     R11,
     RCX,
@@ -121,6 +125,8 @@ def _enter_32(
     state = current.state
     vcpu = current.vcpu
     eflags = state.rflags
+    if eflags & EFLAGS_VM:
+        eflags = _out_of_vm86(current)
     old_cs = state.selector(CS)
     if is_direct:
         frame: tuple[int, ...] = (state.rip, old_cs, eflags)
@@ -150,6 +156,8 @@ def _enter_64(current: Current, rip: int, extra: tuple[int, ...]) -> None:
     state = current.state
     vcpu = current.vcpu
     rflags = state.rflags
+    if rflags & EFLAGS_VM:
+        rflags = _out_of_vm86(current)
     cs = state.selector(CS)
     ss = state.selector(SS)
     rsp = state.gpr(RSP)
@@ -177,6 +185,23 @@ def _enter_64(current: Current, rip: int, extra: tuple[int, ...]) -> None:
     state.set_gpr(RSP, stack)
     state.rip = rip
     state.rflags = rflags & ~_CLEARED_64
+
+
+def _out_of_vm86(current: Current) -> int:
+    """Code that got into virtual-8086 mode is user mode in its frame; the flags without a trace.
+
+    No PV guest can be there: a CPU takes EFLAGS.VM from an iret in ring 0 only. The engine takes it
+    from any ring (return_to_vm86 in QEMU's seg_helper.c), and IOPL with it, and CS then is any
+    number, also one that says "kernel" to whoever reads the frame. Data segments become null, as
+    the CPU leaves them (SDM 3B 20.3.1.1).
+    """
+    state = current.state
+    _, base, limit, flags = state.segment(CS)
+    state.set_segment(CS, state.selector(CS) | 3, base, limit, flags)
+    for register in (ES, DS, FS, GS):
+        state.set_segment(register, 0, 0, 0, 0)
+    state.rflags &= ~(EFLAGS_VM | EFLAGS_IOPL)
+    return state.rflags
 
 
 def load_kernel_64(current: Current) -> None:

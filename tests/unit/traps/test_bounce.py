@@ -11,10 +11,11 @@ from hypervisor.abi.xen import VmAssistType
 from hypervisor.domain.trap_state import Callback, TrapGate
 from hypervisor.traps import bounce
 from hypervisor.traps.current import Current
-from hypervisor.x86.flags import CS, R11, RCX, RSP, SS
+from hypervisor.x86.flags import CS, DS, R11, RCX, RSP, SS
 from tests.support.callers import Guest, hole
 
 IF, TF, NT, RF, AC = 1 << 9, 1 << 8, 1 << 14, 1 << 16, 1 << 18
+VM, IOPL_3 = 1 << 17, 3 << 12
 HANDLER = 0x7777
 IOPL_ASSIST = 1 << VmAssistType.ARCHITECTURAL_IOPL
 DATA_FLAT = (0, 0xFFFF_FFFF, 0x00CF_F300)
@@ -105,6 +106,22 @@ def test_kernel_stack_in_a_segment_that_is_none_ends_the_domain(guest_32: Guest)
         bounce.to_gate(current, TrapGate(0xE019, HANDLER), None)
 
 
+def in_vm86(current: Current, cs: int) -> None:
+    """An iret with EFLAGS.VM has brought the program there, with a CS of its choice."""
+    current.state.set_segment(CS, cs, cs << 4, 0xFFFF, 0x0000_F300)
+    current.state.set_segment(DS, 0x1234, 0x12340, 0xFFFF, 0x0000_F300)
+    current.state.rflags |= VM | IOPL_3
+
+
+def test_32_bit_frame_of_vm86_mode_says_user_mode(guest_32: Guest) -> None:
+    current = at_user(guest_32, 0x5000)
+    guest_32.vcpu.kernel_ss, guest_32.vcpu.kernel_sp = 0xE021, guest_32.data + 0x200
+    in_vm86(current, 0xE019)
+    bounce.to_gate(current, TrapGate(0xE019, HANDLER), None)
+    assert frame(guest_32, 5) == (0x1234, 0xE01B, IF | 2, 0x5000, 0xE033)
+    assert (current.state.rflags, current.state.selector(DS)) == (IF | 2, 0)
+
+
 # --- 64 bits --------------------------------------------------------------------------------------
 def test_64_bit_kernel_is_told_by_its_rpl(guest_64: Guest) -> None:
     top = guest_64.data + 0x100
@@ -124,6 +141,15 @@ def test_64_bit_user_changes_stack_page_tables_and_gs(guest_64: Guest) -> None:
     assert guest_64.vcpu.kernel_mode
     assert frame(guest_64, 7)[2:] == (0x1234, 0xE033, IF | 2, 0x5000, 0xE02B)
     assert current.state.gpr(RSP) == guest_64.data + 0x200 - 56
+
+
+def test_64_bit_frame_of_vm86_mode_says_user_mode(guest_64: Guest) -> None:
+    current = at_user(guest_64, 0x5000)
+    guest_64.vcpu.kernel_sp = guest_64.data + 0x208
+    in_vm86(current, 0xE030)
+    bounce.to_gate(current, TrapGate(0xE033, HANDLER), None)
+    assert frame(guest_64, 7)[2:5] == (0x1234, 0xE033, IF | 2)
+    assert current.state.rflags == IF | 2
 
 
 def test_64_bit_mask_stands_above_cs(guest_64: Guest) -> None:
