@@ -194,6 +194,8 @@ def _start_boot_vcpu(host: Host, dom: Domain, start: StartOfDay) -> None:
     host.descriptor_tables.load_ldt(host.current)
     vcpu.saved = state.save()
     state.load(before)
+    if host.running is not None:  # and goes on as itself when the machine runs again
+        host.current.set(host.domain_of(host.running), host.running)
     host.bring_up(vcpu)
 
 

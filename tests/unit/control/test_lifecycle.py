@@ -47,6 +47,19 @@ def end_and_settle(machine: Machine, dom: DomainHandle, reason: int) -> None:
     machine.run(time_limit_ns=machine.now_ns)
 
 
+# --- creation -------------------------------------------------------------------------------------
+def test_a_new_domain_is_not_taken_for_the_one_on_the_cpu(machine: Machine) -> None:
+    """What the first does next is the first's doing, and ends nobody else."""
+    first = machine.create(guest_path("hello", "x86_64"), memory_mib=4)
+    machine.run(until=lambda: b"hello" in first.console.output)
+    assert machine.vmm.host.running is machine.vmm.host.domains[first.domid].vcpus[0]
+    second = create(machine)
+    assert machine.vmm.current.dom.domid == first.domid
+    second.pause()
+    machine.run(time_limit_ns=machine.now_ns + 10 * MSEC)
+    assert (first.state, second.state) == (DomainState.SHUTDOWN, DomainState.RUNNING)
+
+
 # --- pause ----------------------------------------------------------------------------------------
 def test_paused_twice_it_runs_when_unpaused_twice(machine: Machine) -> None:
     dom = create(machine)
