@@ -11,6 +11,7 @@
 
 #include "pte.h"
 #include "xen/event_channel.h"
+#include "xen/memory.h"
 #include "xen/misc.h"
 #include "xen/mmu.h"
 #include "xen/numbers.h"
@@ -133,14 +134,27 @@ static inline long hv_set_segment_base(int which, word base)
 
 /* ---- page tables ---- */
 
+/* foreign: whose frames entries may name; in the upper half whose tables change, 0 or domid + 1. */
+static inline long hv_mmu_update_foreign(const struct mmu_update *reqs, u32 count, u32 *done,
+                                         u32 foreign)
+{
+    return HYPERCALL4(__HYPERVISOR_mmu_update, reqs, count, done, foreign);
+}
+
 static inline long hv_mmu_update(const struct mmu_update *reqs, u32 count, u32 *done)
 {
-    return HYPERCALL4(__HYPERVISOR_mmu_update, reqs, count, done, DOMID_SELF);
+    return hv_mmu_update_foreign(reqs, count, done, DOMID_SELF);
+}
+
+static inline long hv_mmuext_op_foreign(const struct mmuext_op *ops, u32 count, u32 *done,
+                                        u32 foreign)
+{
+    return HYPERCALL4(__HYPERVISOR_mmuext_op, ops, count, done, foreign);
 }
 
 static inline long hv_mmuext_op(const struct mmuext_op *ops, u32 count, u32 *done)
 {
-    return HYPERCALL4(__HYPERVISOR_mmuext_op, ops, count, done, DOMID_SELF);
+    return hv_mmuext_op_foreign(ops, count, done, DOMID_SELF);
 }
 
 /* Writes the L1 entry that maps vaddr; a 32-bit guest passes the entry in two registers. */
@@ -151,6 +165,23 @@ static inline long hv_update_va_mapping(word vaddr, pte_t l1e, word flags)
 #else
     return HYPERCALL4(__HYPERVISOR_update_va_mapping, vaddr, l1e, (u64)l1e >> 32, flags);
 #endif
+}
+
+/* The same with a frame of another domain's. */
+static inline long hv_update_va_mapping_otherdomain(word vaddr, pte_t l1e, word flags, u32 domid)
+{
+#if IS_64
+    return HYPERCALL4(__HYPERVISOR_update_va_mapping_otherdomain, vaddr, l1e, flags, domid);
+#else
+    return HYPERCALL5(__HYPERVISOR_update_va_mapping_otherdomain, vaddr, l1e, (u64)l1e >> 32,
+                      flags, domid);
+#endif
+}
+
+/* A number of extents done, a count, or 0, by the operation; or an error. */
+static inline long hv_memory_op(int cmd, void *arg)
+{
+    return HYPERCALL2(__HYPERVISOR_memory_op, cmd, arg);
 }
 
 /* ---- time and scheduling ---- */

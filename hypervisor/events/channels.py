@@ -111,7 +111,7 @@ class EventChannels:
         """A new port of `dom`, connected to an unbound one of `remote` that accepts it."""
         self.get_free_port(dom)  # ENOSPC is found out first
         far = self.channel(remote, remote_port)
-        if far.state is not PortState.UNBOUND or far.remote_domid != dom.domid:
+        if not self._is_open_to(far, dom):
             raise XenError(
                 Errno.EINVAL, f"port {remote_port} of d{remote.domid} is not open to d{dom.domid}"
             )
@@ -121,6 +121,10 @@ class EventChannels:
         # Something may have been sent before this end existed: better one event too many.
         self.set_pending(dom, port)
         return port
+
+    @staticmethod
+    def _is_open_to(far: Channel, dom: Domain) -> bool:
+        return far.state is PortState.UNBOUND and far.remote_domid == dom.domid
 
     def bind_backend(self, dom: Domain, backend: str, remote_domid: int) -> int:
         """A new port of `dom` whose other end is a part of the VMM, seen as `remote_domid`'s."""

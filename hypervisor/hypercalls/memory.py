@@ -36,7 +36,7 @@ from hypervisor.hypercalls.table import (
     hypercall,
     subops,
 )
-from hypervisor.mm.frames import ALLOCATED, PINNED
+from hypervisor.mm.frames import ALLOCATED, PINNED, FrameTable
 from hypervisor.mm.hole_map import HOLE
 from hypervisor.mm.pagetables import UNLIMITED
 from hypervisor.x86.paging import PAGE_SHIFT, PAGE_SIZE
@@ -151,9 +151,13 @@ def increase_reservation(caller: Caller, dom: Domain, arg: XenMemoryReservation,
 def _allocate(caller: Caller, dom: Domain, arg: XenMemoryReservation) -> list[int]:
     frames = caller.host.frames
     count = 1 << arg.extent_order
+    _check_limit(frames, dom, count)
+    return frames.allocate_extent(dom.domid, count)
+
+
+def _check_limit(frames: FrameTable, dom: Domain, count: int) -> None:
     if frames.nr_held(dom.domid) + count > dom.max_frames:
         raise _Stop
-    return frames.allocate_extent(dom.domid, count)
 
 
 def _extent(caller: Caller, arg: XenMemoryReservation, idx: int) -> int:

@@ -14,7 +14,7 @@ from hypervisor.abi.sched import (
     SchedWatchdog,
 )
 from hypervisor.abi.xen import HypercallNr
-from hypervisor.domain.domain import VcpuState
+from hypervisor.domain.domain import Domain, VcpuState
 from hypervisor.events.timers import TimerKey, TimerKind
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import Absent, SubOp, call_subop, hypercall, subops
@@ -77,9 +77,13 @@ def remote_shutdown(caller: Caller, arg: SchedRemoteShutdown) -> None:
     dom = caller.host.domains.get(arg.domain_id)
     if dom is None:
         raise XenError(Errno.ESRCH, f"there is no domain {arg.domain_id:#x}")
+    _require_privilege(caller, dom)
+    caller.host.shutdown(dom, arg.reason & _REASON_MASK)
+
+
+def _require_privilege(caller: Caller, dom: Domain) -> None:
     if not caller.dom.privileged:
         raise XenError(Errno.EPERM, f"d{caller.dom.domid} may not end d{dom.domid}")
-    caller.host.shutdown(dom, arg.reason & _REASON_MASK)
 
 
 def shutdown_code(caller: Caller, arg: SchedShutdown) -> None:

@@ -75,7 +75,7 @@ class PageTypes:
         frames = self.frames
         if frames.type_count[mfn]:
             if frames.type[mfn] != want:
-                raise XenError(Errno.EINVAL, f"{frames.describe(mfn)}; not usable as {want.name}")
+                self._refuse_type(mfn, want)
             frames.type_count[mfn] += 1
             return
         before = frames.type[mfn]
@@ -92,6 +92,9 @@ class PageTypes:
                 frames.type[mfn] = before
                 raise
             frames.flags[mfn] |= VALIDATED
+
+    def _refuse_type(self, mfn: int, want: FrameType) -> None:
+        raise XenError(Errno.EINVAL, f"{self.frames.describe(mfn)}; not usable as {want.name}")
 
     def put_page_type(self, mfn: int) -> None:
         """Drop one type reference; the last one releases what the contents hold."""

@@ -67,7 +67,7 @@ def _iret_32(current: Current) -> None:
     cs &= 0xFFFF
     cpl = cs & 3
     if cpl == 0:
-        raise DomainCrash(f"iret to ring 0: cs {cs:#x}")
+        _refuse_ring_0(cs)
     _set_virtual_flags(current, eflags)
     eflags = eflags & ~(EFLAGS_IOPL | EFLAGS_VM) | EFLAGS_IF | EFLAGS_FIXED
     state.set_gpr(RAX, eax)
@@ -91,6 +91,10 @@ def _iret_32(current: Current) -> None:
     state.set_code_and_stack(cs, code, target_ss, stack or state.segment(SS)[1:], cpl)
     if cpl > 1:
         null_privileged_data_segments(current, cpl)
+
+
+def _refuse_ring_0(cs: int) -> None:
+    raise DomainCrash(f"iret to ring 0: cs {cs:#x}")
 
 
 def _iret_64(current: Current) -> None:

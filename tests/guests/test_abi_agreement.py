@@ -37,6 +37,7 @@ PREFIXES: Final = {
     "VCPUOP_": "VcpuOp",
     "VIRQ_": "Virq",
     "XENFEAT_": "Feature",
+    "XENMEM_": "XenmemOp",
     "XENVER_": "XenverCmd",
 }
 

@@ -45,10 +45,14 @@ _Static_assert(sizeof(struct multicall_entry) == 8 * sizeof(word), "");
 #define XEN_ESRCH 3
 #define XEN_ENXIO 6
 #define XEN_E2BIG 7
+#define XEN_ENOMEM 12
+#define XEN_EACCES 13
 #define XEN_EFAULT 14
+#define XEN_EBUSY 16
 #define XEN_EEXIST 17
 #define XEN_ENODEV 19
 #define XEN_EINVAL 22
 #define XEN_ENOSYS 38
+#define XEN_EOPNOTSUPP 95
 
 #endif

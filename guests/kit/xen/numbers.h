@@ -26,6 +26,7 @@
 #define __HYPERVISOR_console_io 18
 #define __HYPERVISOR_grant_table_op 20
 #define __HYPERVISOR_vm_assist 21
+#define __HYPERVISOR_update_va_mapping_otherdomain 22
 #define __HYPERVISOR_iret 23
 #define __HYPERVISOR_vcpu_op 24
 #define __HYPERVISOR_set_segment_base 25 /* 64-bit guests only */
