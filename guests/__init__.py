@@ -56,6 +56,7 @@ _SUMMARIES: Final = {
     "events": "event channels by bitmaps and by queues (FIFO), rule by rule",
     "pingpong": "event round trips between two domains, and how long they take",
     "crash": "ends badly on purpose: how=no-handler, how=stack or how=shutdown",
+    "attacks": "ways out of a domain, tried for real: only=NAME, or role=neighbour",
     "bench": "loops to measure: null hypercalls, arithmetic, loads, stores (loop=..., n=...)",
     "demand": "processes, page faults, copy-on-write fork: who takes part, and what each way costs",
 }

@@ -37,6 +37,7 @@ NAMES: Final = (
     "decoder",
     "refusals",
     "smp",
+    "attacks",
     "crash",
     "bench",
     "demand",
