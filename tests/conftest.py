@@ -7,11 +7,13 @@ import pytest
 from hypothesis import settings
 
 from hypervisor.api import Machine
+from tests.support.effort import LONG
 
 pytest_plugins = ["hypervisor.testing.plugin"]
 
 # the machine is shared: how long an example takes says nothing; a failing one must be repeatable
 settings.register_profile("ring1", deadline=None, print_blob=True)
+settings.register_profile(LONG, deadline=None, print_blob=True)
 settings.load_profile("ring1")
 
 Machine.always_audit = True

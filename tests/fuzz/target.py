@@ -28,6 +28,7 @@ from tests.fuzz.actions import Action, Block, Kind, Term, Via
 from tests.fuzz.coverage import ENDED, UNFINISHED
 from tests.fuzz.pools import SPARE, STACK, STUBS, Pools
 from tests.support.callers import BASE, Guest
+from tests.support.frame_properties import check_descriptors
 from tests.support.reach import check_reach
 
 MEMORY_MIB: Final = 12
@@ -301,6 +302,8 @@ class Target:
             assert not any(self.host.memory.frame(mfn)), f"mfn {mfn:#x} is free, and not scrubbed"
         if not self.privileged:
             assert self._of_neighbour() == self._before, "the neighbour has changed"
+        widths = {dom.domid: dom.width for dom in self.host.domains.values()}
+        check_descriptors(self.host.frames, widths)
         self.pools.look_for_gains()
 
     def check_walks(self) -> None:
@@ -316,7 +319,8 @@ class Target:
         mfns = frames.owned_by(dom.domid)
         contents = hash(tuple(hash(bytes(memory(mfn))) for mfn in mfns))
         counts = [(frames.type[mfn], frames.type_count[mfn], frames.ref_count[mfn]) for mfn in mfns]
-        return mfns, contents, counts, repr(dom.vcpus), dom.state, dom.paused, dom.vm_assist
+        tables = self.host.events.tables[dom.domid], self.host.grants.tables.get(dom.domid)
+        return mfns, contents, counts, repr(dom.vcpus), repr(tables), dom.state, dom.paused
 
     def digest(self) -> str:
         """The machine at the end."""

@@ -31,8 +31,12 @@ from hypervisor.mm.frames import ALLOCATED, FrameTable, FrameType
 from hypervisor.mm.hole_map import HOLE
 from hypervisor.mm.pagetables import UNLIMITED, OutOfBudget, PageTables, XenSlots
 from hypervisor.x86.paging import PTE_G, PTE_P, PTE_PCD, PTE_RW, PTE_US, pte_mfn
+from tests.support.effort import examples
+from tests.support.frame_properties import state
+from tests.support.reach import check_frames
 
 OWNER, STRANGER = 1, 2
+EXAMPLES = 40
 NR_FRAMES = 24
 NR_OWN = 8
 
@@ -197,9 +201,12 @@ class FramesMachine(RuleBasedStateMachine):
         return (0, 1, 3, hole.first_slot)[choice % 4]
 
     def _attempt(self, operation: Callable[..., None], *args: Any) -> bool:
+        """Whether it was done; if it was refused, nothing has changed."""
+        before = state(self.frames, self.width)
         try:
             operation(*args)
         except XenError:
+            assert state(self.frames, self.width) == before, "a refusal left something behind"
             return False
         return True
 
@@ -386,16 +393,22 @@ class FramesMachine(RuleBasedStateMachine):
     def what_is_held_is_allowed(self) -> None:
         if hasattr(self, "tables"):
             assert self.model.allows(self._all_held())
+            check_frames(self.frames, self.tables, (OWNER,))
+
+
+def frames_of(width: Width, max_examples: int, **more: Any) -> None:
+    """Run the machine. Raises whatever it finds."""
+    machine: Any = type(f"Frames{width.name}", (FramesMachine,), {"width": width})
+    machine.TestCase.settings = settings(
+        max_examples=max_examples,
+        stateful_step_count=50,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        **more,
+    )
+    machine.TestCase("runTest").runTest()
 
 
 @pytest.mark.parametrize("width", Width, ids=lambda width: width.name)
 def test_types_and_counts(width: Width) -> None:
-    machine: Any = type(f"Frames{width.name}", (FramesMachine,), {"width": width})
-    machine.TestCase.settings = settings(
-        max_examples=40,
-        stateful_step_count=50,
-        deadline=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    machine.TestCase("runTest").runTest()
+    frames_of(width, **examples(EXAMPLES))
