@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
 
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.sched import ShutdownReason
+from hypervisor.abi.vcpu import Runstate
 from hypervisor.abi.width import Width
 from hypervisor.backends.console import LIMIT_BYTES
 from hypervisor.control import lifecycle
@@ -27,6 +28,7 @@ from hypervisor.control.lifecycle import Action, LifeCycleError, Policies, actio
 from hypervisor.domain.builder import BuildError
 from hypervisor.domain.domain import Domain, DomainState, Vcpu, VcpuState
 from hypervisor.domain.image import ImageError, load_image
+from hypervisor.events.runstate import runstate_info_now
 from hypervisor.machine.cpu import StateAccess
 from hypervisor.mm.audit_subject import AuditError
 from hypervisor.probes import Entry
@@ -51,6 +53,7 @@ __all__ = [
     "Machine",
     "Policies",
     "RunEnd",
+    "Runstate",
     "SchedParams",
     "SchedParamsError",
     "ShutdownReason",
@@ -233,8 +236,20 @@ class DomainHandle:
         return [VcpuHandle(self._machine.vmm, self, vcpu) for vcpu in self._dom.vcpus]
 
     @property
+    def cpu_time_ns(self) -> int:
+        """For how long its vCPUs have been on a CPU: its virtual time."""
+        now_ns = self._machine.now_ns
+        states = (runstate_info_now(vcpu, now_ns) for vcpu in self._dom.vcpus)
+        return sum(info.time[Runstate.RUNNING] for info in states)
+
+    @property
+    def runstate(self) -> Runstate:
+        """The most awake of its vCPUs' states."""
+        return min(vcpu.runstate.state for vcpu in self._dom.vcpus)
+
+    @property
     def stats(self) -> dict[str, int]:
-        """Counts over all vCPUs: hypercalls, exceptions, upcalls, emulated, switches."""
+        """Counts over all vCPUs: hypercalls, exceptions, upcalls, emulated, switches, wakeups..."""
         total: dict[str, int] = {}
         for vcpu in self._dom.vcpus:
             counts = {
@@ -248,11 +263,13 @@ class DomainHandle:
 
     @property
     def sched(self) -> SchedParams:
-        """What the scheduler promises it; `set_sched` changes it."""
+        """What the scheduler promises it; `set_sched` changes it. Raises LifeCycleError."""
+        lifecycle.require_existing(self._dom)
         return self._machine.vmm.host.sched_params(self._dom)
 
     def set_sched(self, params: SchedParams) -> None:
-        """Promise it something else from now on, running or not."""
+        """Promise it something else from now on, running or not. Raises LifeCycleError."""
+        lifecycle.require_existing(self._dom)
         self._machine.vmm.host.set_sched_params(self._dom, params)
 
     def inspect(self) -> Inspection:
@@ -372,6 +389,8 @@ class Machine:
         self.vmm.on_end = self._ended
         self.domains: dict[int, DomainHandle] = {}  # those that are there
         self.on_restart: list[Callable[[DomainHandle, DomainHandle], None]] = []  # old, new
+        self.on_end: list[Callable[[DomainHandle], None]] = []  # before its policy is carried out
+        self._on_runstate: list[Callable[[int, int, int, Runstate], None]] = []
         self.on_entry: list[Callable[[Entry], None]] = []
         if audit:
             unaudited = itertools.count(1)
@@ -465,6 +484,8 @@ class Machine:
         handle = self.domains.get(dom.domid)
         if handle is None:
             return  # not made by this API
+        for listener in self.on_end:
+            listener(handle)
         match action_for(dom, handle._recipe.policies):
             case Action.DESTROY:
                 handle.destroy()
@@ -566,6 +587,18 @@ class Machine:
     def _connect_probes(self) -> None:
         self.vmm.probes.watch_entries(self._told if self.on_entry else None)
 
+    def on_runstate(self, listener: Callable[[int, int, int, Runstate], None]) -> None:
+        """Call `listener` with time in ns, domain, vCPU and its new run-state at each change.
+
+        Register it before domains are made, or it does not hear of their beginnings.
+        """
+        self._on_runstate.append(listener)
+        self.vmm.probes.runstate = self._runstate_changed
+
+    def _runstate_changed(self, time_ns: int, domid: int, vcpu_id: int, state: int) -> None:
+        for listener in self._on_runstate:
+            listener(time_ns, domid, vcpu_id, Runstate(state))
+
     def _entered(self, entry: Entry) -> None:
         for listener in self.on_entry:
             listener(entry)
@@ -594,6 +627,12 @@ class Machine:
     def current(self) -> VcpuHandle | None:
         """The vCPU whose turn it is, None when none can run."""
         vcpu = self.vmm.due()
+        return None if vcpu is None else VcpuHandle(self.vmm, self.domains[vcpu.domid], vcpu)
+
+    @property
+    def on_cpu(self) -> VcpuHandle | None:
+        """The vCPU whose turn it was when the run came back, None when nobody ran."""
+        vcpu = self.vmm.on_cpu
         return None if vcpu is None else VcpuHandle(self.vmm, self.domains[vcpu.domid], vcpu)
 
     def digest(self) -> str:

@@ -32,6 +32,7 @@ class Probes:
 
     entry: Callable[[Entry], None] | None = None  # every entry into the VMM: see watch_entries
     upcall: Callable[[int, int, int], None] | None = None  # time_ps, domid, vcpu_id
+    runstate: Callable[[int, int, int, int], None] | None = None  # ns, domid, vcpu_id, RUNSTATE_*
     switch: Callable[[int, int, int], None] | None = None  # time_ps, domid, vcpu_id now running
     console: Callable[[int, bytes], None] | None = None  # domid, bytes
     on_watch: Callable[[], None] | None = None  # the VMM's: `entry` was set or taken away

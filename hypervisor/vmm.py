@@ -30,7 +30,6 @@ from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.state import CpuState
 from hypervisor.mm.audit_subject import AuditSubject
 from hypervisor.mm.guest_memory import GuestMemory
-from hypervisor.probes import Probes
 from hypervisor.sched.round_robin import RoundRobin
 from hypervisor.traps.crash_report import crash_report
 from hypervisor.traps.emulate import Emulator
@@ -70,8 +69,8 @@ class Vmm:
             host_clock=host_clock,
             native_clock=native_clock,
         )
-        self.probes = Probes()
         self.host = Host(self.memory, self.cpu, RoundRobin(), seed=seed)
+        self.probes = self.host.probes
         current = self.current = self.host.current
         caller = Caller(self.host, current)
         emulator = Emulator(current, self.cpu.clock.now_ns, lambda mfn: move_to_cr3(caller, mfn))
@@ -311,6 +310,11 @@ class Vmm:
     def due(self) -> Vcpu | None:
         """Whose turn it is; timers that are due have fired."""
         return self._choose()
+
+    @property
+    def on_cpu(self) -> Vcpu | None:
+        """Whose turn it is, as last decided."""
+        return self._turn
 
     # --- what the machine is ------------------------------------------------------------------
     def digest(self) -> str:

@@ -32,6 +32,7 @@ from hypervisor.machine.memory import MachineMemory
 from hypervisor.mm.frames import FrameTable
 from hypervisor.mm.hole import M2P, XenMappings
 from hypervisor.mm.tlb import Tlb
+from hypervisor.probes import Probes
 from hypervisor.sched.params import SchedParams
 from hypervisor.sched.protocol import Scheduler
 from hypervisor.traps.current import Current
@@ -50,6 +51,7 @@ class Host:
     def __init__(self, memory: MachineMemory, cpu: Cpu, scheduler: Scheduler, *, seed: int) -> None:
         self.memory = memory
         self.cpu = cpu
+        self.probes = Probes()
         self.scheduler = scheduler
         self.frames = FrameTable(memory, seed=seed)
         self.tlb = Tlb(cpu, self.frames)
@@ -139,7 +141,7 @@ class Host:
         """Queue `vcpu` if nothing is in the way (vcpu_wake)."""
         if self.domain_of(vcpu).is_runnable(vcpu):
             if vcpu.runstate.state >= Runstate.BLOCKED:
-                change_runstate(vcpu, Runstate.RUNNABLE, self.now_ns)
+                self._change_runstate(vcpu, Runstate.RUNNABLE)
             if self.scheduler.wake(vcpu, self.now_ns):
                 self._pick_again()
 
@@ -147,7 +149,7 @@ class Host:
         """`vcpu` exists for the scheduler from now on; what it waited for, it still does."""
         vcpu.state = vcpu.state_when_up
         if vcpu.state is not VcpuState.RUNNABLE and vcpu.runstate.state is Runstate.OFFLINE:
-            change_runstate(vcpu, Runstate.BLOCKED, self.now_ns)
+            self._change_runstate(vcpu, Runstate.BLOCKED)
         self._join(vcpu)
 
     def take_down(self, vcpu: Vcpu) -> None:
@@ -198,7 +200,7 @@ class Host:
         if self.scheduler.sleep(vcpu, self.now_ns):
             self._pick_again()
         if vcpu.runstate.state is not Runstate.RUNNING:  # else when its turn ends
-            change_runstate(vcpu, waiting_runstate(self.domain_of(vcpu), vcpu), self.now_ns)
+            self._change_runstate(vcpu, waiting_runstate(self.domain_of(vcpu), vcpu))
 
     def _pick_again(self) -> None:
         """Whoever runs stops where it is, and the scheduler is asked."""
@@ -327,12 +329,12 @@ class Host:
 
     def begin_turn(self, vcpu: Vcpu) -> None:
         """`vcpu` is about to run, and its periodic timer with it; ticks it missed are one now."""
-        change_runstate(vcpu, Runstate.RUNNING, self.now_ns)
+        self._change_runstate(vcpu, Runstate.RUNNING)
         self._periodic_work(vcpu)
 
     def end_turn(self, vcpu: Vcpu) -> None:
         """`vcpu` lost or left the CPU: its periodic timer wakes nobody (Xen's sched_switch)."""
-        change_runstate(vcpu, waiting_runstate(self.domain_of(vcpu), vcpu), self.now_ns)
+        self._change_runstate(vcpu, waiting_runstate(self.domain_of(vcpu), vcpu))
         self.timers.cancel(_periodic(vcpu))
 
     def _periodic_work(self, vcpu: Vcpu) -> None:
@@ -344,6 +346,12 @@ class Host:
             vcpu.periodic_last_ns = now
             self.events.raise_virq(self.domain_of(vcpu), Virq.TIMER, vcpu.vcpu_id)
         self.timers.set(_periodic(vcpu), vcpu.periodic_last_ns + vcpu.periodic_ns)
+
+    def _change_runstate(self, vcpu: Vcpu, state: Runstate) -> None:
+        now = self.now_ns
+        change_runstate(vcpu, state, now)
+        if (probe := self.probes.runstate) is not None:
+            probe(now, vcpu.domid, vcpu.vcpu_id, state)
 
     def refresh_time(self, vcpu: Vcpu) -> None:
         """Tell `vcpu`, which comes to run, the time, unless it knows as much already."""

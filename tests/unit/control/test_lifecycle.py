@@ -21,6 +21,7 @@ from hypervisor.api import (
     Machine,
     Policies,
     RunEnd,
+    SchedParams,
     ShutdownReason,
 )
 from hypervisor.domain.domain import VcpuState
@@ -255,6 +256,13 @@ def test_renamed_in_the_store_too(machine: Machine) -> None:
     assert store.read(f"{vm.decode()}/name") == b"after"
 
 
+def test_weights_are_changed_while_it_runs(machine: Machine) -> None:
+    dom = create(machine)
+    machine.run(time_limit_ns=1000)
+    dom.set_sched(SchedParams(weight=5))
+    assert dom.sched.weight == 5
+
+
 def test_max_memory_is_a_limit_and_takes_nothing_away(machine: Machine) -> None:
     dom = create(machine)
     plain = machine.vmm.host.domains[dom.domid]
@@ -281,6 +289,8 @@ OPERATIONS: dict[str, Callable[[DomainHandle], object]] = {
     "resume": DomainHandle.resume,
     "restart": DomainHandle.restart,
     "rename": lambda dom: dom.rename("x"),
+    "sched": lambda dom: dom.sched,
+    "set sched": lambda dom: dom.set_sched(SchedParams(weight=2)),
     "max memory": lambda dom: dom.set_max_memory(1),
     "time offset": lambda dom: dom.set_time_offset(1),
 }

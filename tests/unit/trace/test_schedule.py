@@ -1,0 +1,99 @@
+"""Who ran when: spans as they were, and dues as a fluid scheduler would give them."""
+
+from __future__ import annotations
+
+import pytest
+
+from hypervisor.abi.vcpu import Runstate
+from hypervisor.trace.schedule import Dues, Schedule, Span
+
+RUNNING, RUNNABLE, BLOCKED, OFFLINE = Runstate
+
+
+def test_spans_end_where_the_next_state_begins() -> None:
+    schedule = Schedule()
+    for time_ns, state in (
+        (0, RUNNABLE),
+        (10, RUNNING),
+        (30, BLOCKED),
+        (70, OFFLINE),
+        (80, RUNNABLE),
+    ):
+        schedule(time_ns, 1, 0, state)
+    schedule.finish(90)
+    assert schedule.spans == [
+        Span(1, 0, RUNNABLE, 0, 10),
+        Span(1, 0, RUNNING, 10, 30),
+        Span(1, 0, BLOCKED, 30, 70),
+        Span(1, 0, RUNNABLE, 80, 90),
+    ]
+
+
+def test_nothing_of_no_length_is_kept() -> None:
+    schedule = Schedule()
+    schedule(5, 1, 0, RUNNABLE)
+    schedule(5, 1, 0, RUNNING)
+    schedule.finish(5)
+    assert schedule.spans == []
+
+
+def test_vcpus_are_told_apart() -> None:
+    schedule = Schedule()
+    schedule(0, 1, 0, RUNNING)
+    schedule(4, 1, 1, RUNNING)
+    schedule.finish(9)
+    assert [(span.vcpu_id, span.start_ns) for span in schedule.spans] == [(0, 0), (1, 4)]
+
+
+def dues(
+    weights: dict[int, int], *changes: tuple[int, int, Runstate], end: int
+) -> dict[int, float]:
+    account = Dues(weights.__getitem__)
+    for time_ns, domid, state in changes:
+        account(time_ns, domid, 0, state)
+    account.settle(end)
+    return account.due_ns
+
+
+def test_those_who_want_share_by_weight() -> None:
+    due = dues({1: 1, 2: 3}, (0, 1, RUNNABLE), (0, 2, RUNNING), end=100)
+    assert due == pytest.approx({1: 25, 2: 75})
+
+
+def test_running_or_waiting_is_the_same_to_a_due() -> None:
+    due = dues({1: 1, 2: 3}, (0, 1, RUNNING), (0, 2, RUNNABLE), (50, 1, RUNNABLE),
+               (50, 2, RUNNING), end=100)  # fmt: skip
+    assert due == pytest.approx({1: 25, 2: 75})
+
+
+def test_who_sleeps_is_due_nothing_and_leaves_it_to_the_others() -> None:
+    due = dues({1: 1, 2: 1}, (0, 1, RUNNING), (0, 2, RUNNABLE), (40, 2, BLOCKED),
+               (80, 2, RUNNABLE), end=100)  # fmt: skip
+    assert due == pytest.approx({1: 20 + 40 + 10, 2: 20 + 10})
+
+
+def test_nobody_wants_anything_for_a_while() -> None:
+    due = dues({1: 2}, (10, 1, RUNNING), (20, 1, BLOCKED), (50, 1, RUNNING), end=60)
+    assert due == pytest.approx({1: 20})
+
+
+def test_a_weight_that_changes_counts_from_then_on() -> None:
+    weights = {1: 1, 2: 1}
+    account = Dues(weights.__getitem__)
+    account(0, 1, 0, RUNNING)
+    account(0, 2, 0, RUNNABLE)
+    account.settle(100)
+    weights[2] = 3
+    account.settle(100)
+    account.settle(200)
+    assert account.due_ns == pytest.approx({1: 50 + 25, 2: 50 + 75})
+
+
+def test_several_vcpus_are_one_domain() -> None:
+    account = Dues({1: 1, 2: 1}.__getitem__)
+    account(0, 1, 0, RUNNING)
+    account(0, 1, 1, RUNNABLE)
+    account(0, 2, 0, RUNNABLE)
+    account(50, 1, 0, BLOCKED)  # the other one goes on wanting
+    account.settle(100)
+    assert account.due_ns == pytest.approx({1: 50, 2: 50})
