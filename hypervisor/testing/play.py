@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
-from guests import REPORT_FAIL, REPORT_PASS, built_guests, guest_path
+from guests import REPORT_FAIL, REPORT_PASS
 from hypervisor.abi.sched import ShutdownReason
-from hypervisor.abi.width import Width
 from hypervisor.api import DomainHandle, DomainState, Machine, RunEnd
-from hypervisor.testing.debian import debian_file
-from hypervisor.testing.scenario import DomainSpec, Scenario
+from hypervisor.testing import stage
+from hypervisor.testing.scenario import Scenario, ScenarioDomain
 from hypervisor.testing.script import RunFor, Script
 
 LAST_LINES: Final = 12
-PACKAGE_FILE: Final = "deb:"  # kernel = "deb:PACKAGE/PATH": a file of a Debian package
 
 REASONS: Final = {
     "poweroff": ShutdownReason.POWEROFF,
@@ -36,39 +33,16 @@ class ScenarioFailure(AssertionError):
 
 
 def play(scenario: Scenario, width: str | None = None) -> None:
-    """Play it once, for one of its widths. Raises ScenarioFailure; debian.Unavailable when a
-    kernel cannot be had."""
-    with Machine(memory_mib=scenario.machine_mib, seed=scenario.seed) as machine:
-        domains = {
-            spec.name: _create(machine, spec, spec.width or width, scenario.path.parent)
-            for spec in scenario.domains
-        }
+    """Play it once, for one of its widths. Raises ScenarioFailure; StageError when a domain cannot
+    be made, and debian.Unavailable when a kernel cannot be had."""
+    actors = stage.cast((each.spec for each in scenario.domains), scenario.path.parent, width)
+    with stage.make_machine(scenario.machine, scenario.memory_mib) as machine:
+        domains = {actor.spec.name: stage.create(machine, actor) for actor in actors}
         script = Script(scenario.steps, {name: domain.console for name, domain in domains.items()})
         _converse(machine, scenario, script)
         _run_to_the_ends(machine, scenario, domains)
-        for spec in scenario.domains:
-            _judge(spec, domains[spec.name])
-
-
-def kernel_path(kernel: str, width: str | None, folder: Path) -> Path:
-    """Where the kernel is that a scenario names."""
-    if kernel.startswith(PACKAGE_FILE):
-        package, _, file = kernel.removeprefix(PACKAGE_FILE).partition("/")
-        return debian_file(package, file)
-    if (built_in := built_guests().get(kernel)) is not None:
-        return guest_path(kernel, width or built_in.widths[0])
-    return folder / kernel
-
-
-def _create(machine: Machine, spec: DomainSpec, width: str | None, folder: Path) -> DomainHandle:
-    return machine.create(
-        kernel_path(spec.kernel, width, folder),
-        name=spec.name,
-        memory_mib=spec.memory_mib,
-        cmdline=spec.cmdline,
-        width=None if width is None else Width(width),
-        privileged=spec.privileged,
-    )
+        for each in scenario.domains:
+            _judge(each, latest(domains[each.spec.name]))
 
 
 def _converse(machine: Machine, scenario: Scenario, script: Script) -> None:
@@ -95,40 +69,47 @@ def _run_to_the_ends(
     machine: Machine, scenario: Scenario, domains: dict[str, DomainHandle]
 ) -> None:
     """Run until every domain that is to end has ended, or cannot any more."""
-    to_end = [domains[spec.name] for spec in scenario.domains if spec.ends != "running"]
+    to_end = [domains[each.spec.name] for each in scenario.domains if each.ends != "running"]
 
     def over() -> bool:
-        return all(ended(domain) for domain in to_end)
+        return all(ended(latest(domain)) for domain in to_end)
 
     if not over():
         machine.run(until=over, time_limit_ns=machine.now_ns + scenario.time_limit_ns)
 
 
+def latest(domain: DomainHandle) -> DomainHandle:
+    """What it is now, if it was restarted."""
+    while domain.successor is not None:
+        domain = domain.successor
+    return domain
+
+
 def ended(domain: DomainHandle) -> bool:
     """Whether the domain runs no more."""
-    return domain.state in (DomainState.SHUTDOWN, DomainState.CRASHED)
+    return domain.state is not DomainState.RUNNING
 
 
-def _judge(spec: DomainSpec, domain: DomainHandle) -> None:
+def _judge(each: ScenarioDomain, domain: DomainHandle) -> None:
     """Raise ScenarioFailure when the domain did not end as the scenario says."""
     seen = how_it_stands(domain)
     text = bytes(domain.console.output).decode("utf-8", "replace")
-    if spec.ends == "pass":
+    if each.ends == "pass":
         failed = REPORT_FAIL.search(text)
         right = seen == "poweroff" and REPORT_PASS.search(text) is not None and failed is None
         said = "no PASS line" if failed is None else failed[0].strip()
     else:
-        right = seen == spec.ends
+        right = seen == each.ends
         said = (domain.crash_report or "").strip()
     if not right:
-        raise ScenarioFailure(f"{spec.name} is to end by {spec.ends!r}, not {seen!r}: {said}")
+        name = each.spec.name
+        raise ScenarioFailure(f"{name} is to end by {each.ends!r}, not {seen!r}: {said}")
 
 
 def how_it_stands(domain: DomainHandle) -> str:
     """The domain's end, in the words of a scenario's `ends`."""
-    if domain.state is DomainState.CRASHED:
+    if domain.crash_report is not None:
         return "crash"
-    if domain.state is not DomainState.SHUTDOWN:
+    if (reason := domain.shutdown_reason) is None:
         return "running"
-    reason = domain.shutdown_reason
     return next((word for word, number in REASONS.items() if number == reason), f"reason {reason}")

@@ -46,7 +46,7 @@ class ScenarioItem(pytest.Item):
         self.width = width
         for mark in scenario.markers:
             self.add_marker(mark)
-        if any(domain.kernel.startswith("deb:") for domain in scenario.domains):
+        if any(each.spec.kernel.startswith("deb:") for each in scenario.domains):
             self.add_marker("real")
 
     def runtest(self) -> None:

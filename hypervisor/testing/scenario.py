@@ -23,36 +23,28 @@ A key that is not known is refused, because a misspelt expectation would otherwi
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
+from hypervisor.config import ConfigError, Document, DomainSpec, MachineSpec, Table
+from hypervisor.config.machine import WIDTHS, memory_for, parse_domain, parse_machine
+from hypervisor.config.run import require_domains
+from hypervisor.config.tables import read_document
 from hypervisor.testing.c_escapes import EscapeError
 from hypervisor.testing.script import Expect, RunFor, ScriptError, Send, Step
 
-WIDTHS: Final = ("x86_32", "x86_32p", "x86_64")
 ENDS: Final = ("pass", "poweroff", "reboot", "suspend", "crash", "running")
 MS: Final = 1_000_000  # nanoseconds
 
-T = TypeVar("T")
-
-
-class ScenarioError(ValueError):
-    """The scenario cannot be understood; the message is one sentence that says where."""
+ScenarioError = ConfigError  # one sentence that says where
 
 
 @dataclass(frozen=True, slots=True)
-class DomainSpec:
-    """One domain of a scenario."""
+class ScenarioDomain:
+    """One domain of a scenario: what it is, and what must become of it."""
 
-    name: str
-    kernel: str
-    width: str | None  # None: the scenario's, or what the image says
-    memory_mib: int
-    cmdline: str
-    privileged: bool
+    spec: DomainSpec
     ends: str  # one of ENDS; "pass" is a poweroff after an own guest's PASS line
 
 
@@ -62,98 +54,47 @@ class Scenario:
 
     summary: str
     path: Path
-    machine_mib: int
-    seed: int
+    machine: MachineSpec
     time_limit_ns: int  # of virtual time, for all of it
     widths: tuple[str, ...]  # () when it is played once
     markers: tuple[str, ...]  # of pytest
-    domains: tuple[DomainSpec, ...]
+    domains: tuple[ScenarioDomain, ...]
     steps: tuple[Step, ...]
 
-
-class Table:
-    """A TOML table that must be used up: what nobody took is a mistake."""
-
-    def __init__(self, content: Mapping[str, Any], where: str) -> None:
-        self._rest = dict(content)
-        self._where = where
-
-    def take(self, key: str, kind: type[T], default: T | None = None) -> T:
-        """The value at `key`. Raises ScenarioError when it is missing or of another kind."""
-        value = self._rest.pop(key, default)
-        if value is None:
-            raise ScenarioError(f"{self._where} lacks {key!r}")
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ScenarioError(f"{self._where}: {key} = {value!r} is not of type {kind.__name__}")
-        return value
-
-    def take_choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
-        value = self.take(key, str, default)
-        if value not in choices:
-            raise ScenarioError(f"{self._where}: {key} = {value!r} is none of {', '.join(choices)}")
-        return value
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._rest
-
-    def finish(self) -> None:
-        """Raise ScenarioError when something is left that nobody knows."""
-        if self._rest:
-            raise ScenarioError(f"{self._where}: {next(iter(self._rest))!r} is not known here")
+    @property
+    def memory_mib(self) -> int:
+        """The machine's memory."""
+        return memory_for(self.machine, [each.spec for each in self.domains])
 
 
 def read_scenario(path: Path) -> Scenario:
     """The scenario in the file. Raises ScenarioError and OSError."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{path.name} is not TOML: {error}") from error
-    return parse(content, path)
+    return parse(read_document(path), path)
 
 
-def parse(content: Mapping[str, Any], path: Path) -> Scenario:
+def parse(document: Document, path: Path) -> Scenario:
     """The scenario that a TOML document describes. Raises ScenarioError."""
-    top = Table(content, path.name)
-    machine = Table(top.take("machine", dict, {}), f"{path.name}: machine")
-    domains = tuple(
-        _domain(Table(each, f"{path.name}: domain {number}"))
-        for number, each in enumerate(top.take("domains", list), start=1)
-    )
-    steps = tuple(
-        _step(Table(each, f"{path.name}: step {number}"))
-        for number, each in enumerate(top.take("steps", list, []), start=1)
-    )
-    needed_mib = sum(domain.memory_mib for domain in domains)
+    top = document.top
     scenario = Scenario(
         summary=top.take("summary", str),
         path=path,
-        machine_mib=machine.take("memory_mib", int, needed_mib + 16 * (1 + len(domains))),
-        seed=machine.take("seed", int, 0),
-        time_limit_ns=top.take("time_limit_ms", int, 60_000) * MS,
+        machine=parse_machine(top.take_table("machine")),
+        domains=tuple(_domain(each) for each in top.take_tables("domains")),
+        steps=tuple(_step(each) for each in top.take_tables("steps")),
+        time_limit_ns=top.take_ms("time_limit_ms", 60_000),
         widths=tuple(top.take("widths", list, [])),
         markers=tuple(top.take("markers", list, [])),
-        domains=domains,
-        steps=steps,
     )
-    machine.finish()
     top.finish()
+    require_domains(document.name, tuple(each.spec for each in scenario.domains))
     _check(scenario)
     return scenario
 
 
-def _domain(table: Table) -> DomainSpec:
-    kernel = table.take("kernel", str)
-    spec = DomainSpec(
-        name=table.take("name", str, Path(kernel).stem),
-        kernel=kernel,
-        width=table.take_choice("width", WIDTHS, "x86_32") if "width" in table else None,
-        memory_mib=table.take("memory_mib", int, 16),
-        cmdline=table.take("cmdline", str, ""),
-        privileged=table.take("privileged", bool, False),
-        ends=table.take_choice("ends", ENDS, "running"),
-    )
+def _domain(table: Table) -> ScenarioDomain:
+    domain = ScenarioDomain(parse_domain(table), table.take_choice("ends", ENDS, "running"))
     table.finish()
-    return spec
+    return domain
 
 
 def _step(table: Table) -> Step:
@@ -165,9 +106,9 @@ def _step(table: Table) -> Step:
         elif "send" in table:
             step = Send.parse(table.take("send", str), where)
         else:
-            step = RunFor(table.take("run_for_ms", int) * MS)
+            step = RunFor(table.take_ms("run_for_ms", None))
     except (ScriptError, EscapeError) as error:
-        raise ScenarioError(str(error)) from error
+        raise table.error("", str(error)) from error
     table.finish()
     return step
 
@@ -175,11 +116,7 @@ def _step(table: Table) -> Step:
 def _check(scenario: Scenario) -> None:
     """What the parts say about each other. Raises ScenarioError."""
     where = scenario.path.name
-    names = [domain.name for domain in scenario.domains]
-    if not names:
-        raise ScenarioError(f"{where} has no domain")
-    if len(set(names)) != len(names):
-        raise ScenarioError(f"{where}: two domains have the same name")
+    names = {each.spec.name for each in scenario.domains}
     for width in scenario.widths:
         if width not in WIDTHS:
             raise ScenarioError(f"{where}: widths: {width!r} is none of {', '.join(WIDTHS)}")

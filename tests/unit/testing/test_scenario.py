@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import pytest
 
+from hypervisor.config import Document
 from hypervisor.testing.scenario import Scenario, ScenarioError, parse, read_scenario
 from hypervisor.testing.script import Expect, RunFor, Send
 
@@ -30,17 +30,13 @@ run_for_ms = 5
 
 
 def read(text: str) -> Scenario:
-    return parse(tomllib.loads(text), Path("/somewhere/s.toml"))
+    return parse(Document("s.toml", text), Path("/somewhere/s.toml"))
 
 
 def test_defaults_are_filled_in() -> None:
     (domain,) = read(GOOD).domains
-    assert (domain.name, domain.memory_mib, domain.width, domain.ends) == (
-        "hello",
-        16,
-        None,
-        "pass",
-    )
+    spec = domain.spec
+    assert (spec.name, spec.memory_mib, spec.width, domain.ends) == ("hello", 16, None, "pass")
 
 
 def test_steps_keep_their_order() -> None:
@@ -52,23 +48,23 @@ def test_steps_keep_their_order() -> None:
 
 
 def test_machine_has_room_for_all_domains() -> None:
-    assert read(GOOD).machine_mib > 16
+    assert read(GOOD).memory_mib > 16
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('summary = "a greeting"', "", r"^s.toml lacks 'summary'"),
-        ("expect", "expct", r"^s.toml: step 1 lacks 'run_for_ms'"),
-        ("ends", "end", r"^s.toml: domain 1: 'end' is not known here"),
-        ('"pass"', '"fine"', r"^s.toml: domain 1: ends = 'fine' is none of pass, poweroff"),
-        ("run_for_ms = 5", "run_for_ms = 0.5", r"run_for_ms = 0.5 is not of type int"),
-        ('"ring [13]"', '"("', r"^'\(' is not a regular expression"),
+        ('summary = "a greeting"', "", r"^s.toml: lacks 'summary'"),
+        ("expect", "expct", r"^s.toml:9: \[steps 1\] lacks 'run_for_ms'"),
+        ("ends", "end", r"^s.toml:7: \[domains 1\] 'end' is not known here; did you mean 'ends'\?"),
+        ('"pass"', '"fine"', r"^s.toml:7: \[domains 1\] ends = 'fine' is none of pass, poweroff"),
+        ("run_for_ms = 5", "run_for_ms = '5'", r"run_for_ms = '5' is not a number"),
+        ('"ring [13]"', '"("', r"^s.toml:9: \[steps 1\] '\(' is not a regular expression"),
         ("'q\\n'", "'\\q'", r"is no C escape"),
         ('"x86_64"', '"x86_65"', r"^s.toml: widths: 'x86_65' is none of"),
         ('expect = "ring', 'domain = "x"\nexpect = "ring', r"^s.toml: no domain is called 'x'"),
-        ("widths", "width", r"^s.toml: 'width' is not known here"),
-        ('ends = "pass"', "memory_mib = true", r"memory_mib = True is not of type int"),
+        ("widths", "width", r"^s.toml:3: 'width' is not known here; did you mean 'widths'\?"),
+        ('ends = "pass"', "memory_mib = true", r"memory_mib = True is not a whole number"),
     ],
 )
 def test_mistake_is_refused_and_placed(old: str, new: str, said: str) -> None:
