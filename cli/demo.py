@@ -7,16 +7,15 @@ CPU in turn, 32-bit and 64-bit, each in the ring its width gives it. It ends by 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from cli.exits import Exit
 from cli.options import audit_option, seed_option
+from cli.tagged_lines import COLOURS, TaggedLines
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from hypervisor.api import DomainHandle, Machine
@@ -32,46 +31,6 @@ CAST: Final = (
 DOMAIN_MIB: Final = 8
 TIME_LIMIT_NS: Final = 20 * 10**9  # virtual: a demo never runs for ever, whatever a guest does
 COUNTS: Final = {"Calls": "hypercalls", "Traps": "exceptions", "Upcalls": "upcalls"}
-MET_CHECK: Final = b"ok   "
-COLOURS: Final = ("cyan", "green", "yellow", "magenta", "blue", "bright_red")
-
-
-@dataclass(slots=True)
-class TaggedLines:
-    """Assembles one console's bytes into lines and prints each behind the domain's tag.
-
-    Of a guest's checks those that were met are counted and not shown: there are hundreds.
-    """
-
-    console: Console
-    tag: str
-    colour: str
-    pending: bytearray = field(default_factory=bytearray)
-    checks: int = 0
-
-    def feed(self, data: bytes) -> None:
-        """Print the lines that `data` completes."""
-        self.pending += data
-        *lines, rest = self.pending.split(b"\n")
-        self.pending = bytearray(rest)
-        for line in lines:
-            if line.startswith(MET_CHECK):
-                self.checks += 1
-            else:
-                self._print(line)
-
-    def finish(self) -> None:
-        """Print what is left without a line's end."""
-        if self.pending:
-            self._print(self.pending)
-            self.pending.clear()
-
-    def _print(self, line: bytes | bytearray) -> None:
-        from rich.text import Text
-
-        text = bytes(line).decode("utf-8", "replace").rstrip("\r")
-        shown = "".join(c for c in text if c.isprintable())
-        self.console.print(Text.assemble((self.tag, self.colour), " ", shown), soft_wrap=True)
 
 
 @click.command

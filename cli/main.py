@@ -28,6 +28,9 @@ class Lazy(NamedTuple):
 COMMANDS: Final = {
     "boot": Lazy("cli.boot", "Boot a kernel and show its console."),
     "demo": Lazy("cli.demo", "Boot several built-in guests of different widths together."),
+    "run": Lazy(
+        "cli.run_file", "Run the domains that a TOML file describes, and show who had what."
+    ),
     "guests": Lazy("cli.guests", "List the built-in guest kernels."),
     "step": Lazy("cli.step", "Boot a kernel and step it, instruction by instruction."),
     "inspect": Lazy("cli.inspect", "Boot a kernel, stop it, and show its page tables and frames."),

@@ -106,9 +106,9 @@ def how_it_ended(domain: DomainHandle) -> tuple[Exit, str] | None:
     A failed check that one of our own guests reported counts as a crash, however it shut down.
     """
     text = bytes(domain.console.output).decode("utf-8", "replace")
-    if domain.state is DomainState.CRASHED:
+    if domain.state is DomainState.CRASHED or domain.crash_report is not None:
         return Exit.CRASHED, "crashed"
-    if domain.state is not DomainState.SHUTDOWN:
+    if domain.shutdown_reason is None:
         return None
     if (failed := REPORT_FAIL.search(text)) is not None:
         return Exit.CRASHED, f"reported a failure ({failed['why']})"
