@@ -55,6 +55,7 @@ _SUMMARIES: Final = {
     "smp": "brings up all its vCPUs: locks, IPIs, timers, run-states, down and up, NMIs",
     "events": "event channels by bitmaps and by queues (FIFO), rule by rule",
     "pingpong": "event round trips between two domains, and how long they take",
+    "pagetables": "what may be done with page tables and frames, and what is refused, each rule",
     "crash": "ends badly on purpose: how=no-handler, how=stack or how=shutdown",
     "attacks": "ways out of a domain, tried for real: only=NAME, or role=neighbour",
     "bench": "loops to measure: null hypercalls, arithmetic, loads, stores (loop=..., n=...)",

@@ -38,6 +38,7 @@ NAMES: Final = (
     "refusals",
     "smp",
     "attacks",
+    "pagetables",
     "crash",
     "bench",
     "demand",

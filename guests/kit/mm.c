@@ -28,6 +28,11 @@ word pfn_to_mfn(word pfn)
     return ((const word *)start_info->mfn_list)[pfn];
 }
 
+void set_pfn_to_mfn(word pfn, word mfn)
+{
+    ((word *)start_info->mfn_list)[pfn] = mfn;
+}
+
 word virt_to_mfn(const void *vaddr)
 {
     return pfn_to_mfn(virt_to_pfn(vaddr));

@@ -26,6 +26,8 @@ void mm_init(const struct start_info *si);
 
 word pfn_to_mfn(word pfn);
 word virt_to_mfn(const void *vaddr);
+/* The p2m list is the domain's own to keep: for a frame that took another's place. */
+void set_pfn_to_mfn(word pfn, word mfn);
 
 static inline word virt_to_pfn(const void *vaddr)
 {

@@ -54,3 +54,14 @@ bool option_is(const struct start_info *si, const char *key, const char *value)
 
     return at && starts_with(at, value) && (at[strlen(value)] == ' ' || !at[strlen(value)]);
 }
+
+void check_only_by_option(const struct start_info *si)
+{
+    static char prefix[32];
+    const char *only = option(si, "only");
+    size_t length = 0;
+
+    for (; only && only[length] && only[length] != ' ' && length + 1 < sizeof(prefix); length++)
+        prefix[length] = only[length];
+    check_only(prefix);
+}

@@ -13,5 +13,7 @@ const char *option(const struct start_info *si, const char *key);
 u64 option_number(const struct start_info *si, const char *key, u64 fallback);
 /* Is the value of key this one? */
 bool option_is(const struct start_info *si, const char *key, const char *value);
+/* Only checks whose id starts with only=PREFIX are to be reported; without that, all. */
+void check_only_by_option(const struct start_info *si);
 
 #endif

@@ -9,26 +9,14 @@
 #include "case.h"
 #include "console.h"
 #include "start.h"
-#include "string.h"
 #include "user.h"
 
 const char guest_name[] = "traps";
 
-static void select_checks(const struct start_info *si)
-{
-    static char prefix[32];
-    const char *only = option(si, "only");
-    size_t length = 0;
-
-    for (; only && only[length] && only[length] != ' ' && length + 1 < sizeof(prefix); length++)
-        prefix[length] = only[length];
-    check_only(prefix);
-}
-
 void guest_main(const struct start_info *si)
 {
     print("traps: %s\n", WIDTH_NAME);
-    select_checks(si);
+    check_only_by_option(si);
     user_init();
     test_exceptions();
     test_fpu();

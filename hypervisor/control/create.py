@@ -13,7 +13,7 @@ from hypervisor.abi.arch_x86_32 import FLAT_RING1_CS, FLAT_RING1_DS
 from hypervisor.abi.errors import XenError
 from hypervisor.abi.types import DOMID_FIRST_RESERVED
 from hypervisor.abi.width import Width
-from hypervisor.abi.xen import XEN_LEGACY_MAX_VCPUS, Virq
+from hypervisor.abi.xen import SIF_PRIVILEGED, XEN_LEGACY_MAX_VCPUS, Virq
 from hypervisor.control.host import Host
 from hypervisor.control.vcpu_context import CPU_MODE, GDT_LIMIT
 from hypervisor.domain.builder import BuildError, BuildParams, StartOfDay, build
@@ -96,6 +96,7 @@ def create_domain(host: Host, image: GuestImage, params: DomainParams) -> Domain
             shared_info_maddr=dom.shared_info_mfn << PAGE_SHIFT,
             store_port=dom.store_port,
             console_port=dom.console_port,
+            flags=SIF_PRIVILEGED if params.privileged else 0,
         )
         start = build(host.memory, image, dom.p2m, layout, build_params)
         dom.console_mfn, dom.store_mfn = start.console_mfn, start.store_mfn

@@ -56,8 +56,8 @@ class Host:
         self.frames = FrameTable(memory, seed=seed)
         self.tlb = Tlb(cpu, self.frames)
         self.frames.flush_needed = self.tlb.now
-        self.frames.scrubbed = lambda mfn: cpu.code_written(mfn << PAGE_SHIFT, PAGE_SIZE)
         self.m2p = M2P(self.frames)
+        self.frames.scrubbed = self._frame_freed
         self.mappings = XenMappings(self.frames, self.m2p)
         self.current = Current(cpu, self.frames)
         self.descriptor_tables = DescriptorTables(self.frames, cpu)
@@ -115,6 +115,14 @@ class Host:
     def gdt_pages(self) -> list[int]:
         """Those made so far."""
         return list(self._gdt_pages.values())
+
+    def _frame_freed(self, mfn: int) -> None:
+        """A frame is nobody's: what it held is no code, and it is no domain's pseudo-physical one.
+
+        As in Xen not before: a frame given back keeps its number while it is still mapped.
+        """
+        self.cpu.code_written(mfn << PAGE_SHIFT, PAGE_SIZE)
+        self.m2p.clear(mfn)
 
     def flush_tlb(self) -> None:
         """Flush the CPU's whole TLB, and open a new flush epoch."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hypervisor.mm.entries import PTE_GNTTAB, PTE_GUEST_KERNEL
+from hypervisor.mm.entries import PTE_GUEST_KERNEL
 from hypervisor.x86.paging import (
     PTE_A,
     PTE_AVAIL,
@@ -53,9 +53,6 @@ def flag_names(mode: PagingMode, level: int, entry: int) -> tuple[str, ...]:
 
 
 def _high_name(mode: PagingMode, level: int, bit: int) -> str:
-    if mode.levels == 4 and level == 1:
-        if 1 << bit == PTE_GUEST_KERNEL:
-            return "GUEST_KERNEL"
-        if 1 << bit == PTE_GNTTAB:
-            return "GNTTAB"
+    if mode.levels == 4 and level == 1 and 1 << bit == PTE_GUEST_KERNEL:
+        return "GUEST_KERNEL"
     return f"AVL{bit}"

@@ -36,7 +36,7 @@ from hypervisor.hypercalls.table import (
     hypercall,
     subops,
 )
-from hypervisor.mm.frames import ALLOCATED, PINNED, FrameTable
+from hypervisor.mm.frames import ALLOCATED, FrameTable
 from hypervisor.mm.hole_map import HOLE
 from hypervisor.mm.pagetables import UNLIMITED
 from hypervisor.x86.paging import PAGE_SHIFT, PAGE_SIZE
@@ -118,13 +118,11 @@ def decrease_reservation(caller: Caller, dom: Domain, arg: XenMemoryReservation,
 
 
 def _remove_page(caller: Caller, dom: Domain, mfn: int) -> None:
-    """guest_remove_page: a pin goes with the frame."""
+    """guest_remove_page: a frame that is pinned or mapped stays, with its number, until it is
+    neither."""
     frames = caller.host.frames
     frames.get_page(mfn, dom.domid)
-    if frames.flags[mfn] & PINNED:
-        dom.page_tables.unpin(mfn)
     if frames.flags[mfn] & ALLOCATED:
-        caller.host.m2p.clear(mfn)
         frames.release_allocation(mfn)
     frames.put_page(mfn)
 

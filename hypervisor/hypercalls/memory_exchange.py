@@ -96,7 +96,6 @@ def _exchange_chunk(
                 frames.release_allocation(mfn)
         raise
     for mfn in old:
-        caller.host.m2p.clear(mfn)
         frames.release_allocation(mfn)
     _announce(caller, arg.out, new, chunk << order - out_order)
 

@@ -33,7 +33,7 @@ def mmuext_op(caller: Caller, vaddr: int, count: int, done_vaddr: int, foreign: 
     """Do `count` operations at `vaddr`; how many were done goes to `done_vaddr`."""
     batch = mmu_batch.Batch(vaddr, count & _M32, done_vaddr, foreign & _M32)
     shape = layout(MmuextOp, caller.width)
-    target = caller.dom
+    target: Domain | None = caller.dom
 
     def prepare() -> None:
         nonlocal target
@@ -45,21 +45,27 @@ def mmuext_op(caller: Caller, vaddr: int, count: int, done_vaddr: int, foreign: 
     return mmu_batch.run(caller, batch, shape.size, prepare, operate)
 
 
-def _target(caller: Caller, domid: int) -> Domain:
-    """Whose frames are meant. Raises XenError(ESRCH, EINVAL, EPERM)."""
+def _target(caller: Caller, domid: int) -> Domain | None:
+    """Whose frames are meant; None for the owners of devices and of Xen's memory, who have none
+    that an operation could be about. Raises XenError(ESRCH, EPERM).
+    """
     if domid in (DOMID_IO, DOMID_XEN):
-        raise XenError(Errno.EINVAL, f"domain {domid:#x} has no page tables")
+        if not caller.dom.privileged:
+            raise XenError(Errno.EPERM, f"domain {domid:#x} is not for d{caller.dom.domid}")
+        return None
     return caller.host.domains[frame_owner(caller, domid)]
 
 
-def _one_operation(caller: Caller, target: Domain, op: MmuextOp) -> None:
+def _one_operation(caller: Caller, target: Domain | None, op: MmuextOp) -> None:
     row = MMUEXT_OPS.get(op.cmd)
     if row is None:
         raise XenError(Errno.ENOSYS, f"mmuext_op command {op.cmd} is unknown")
     if target is not caller.dom and op.cmd not in _FOR_ANY_DOMAIN:
-        raise XenError(Errno.EPERM, f"{MmuextCmd(op.cmd).name} on behalf of d{target.domid}")
+        raise XenError(Errno.EPERM, f"{MmuextCmd(op.cmd).name} on behalf of another domain")
     if isinstance(row, Absent):
         raise XenError(row.errno, row.reason)
+    if target is None:
+        raise XenError(Errno.EINVAL, f"mfn {op.arg1:#x} is no frame of Xen's to act on")
     row.handler(caller, target, op)
 
 

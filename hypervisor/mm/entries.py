@@ -32,9 +32,9 @@ from hypervisor.x86.paging import (
 
 PAGING_MODE: Final = {Width.X86_32: LEGACY, Width.X86_32P: PAE, Width.X86_64: LONG}
 
-#: Software bits of 64-bit guests' leaves (_PAGE_GUEST_KERNEL, _PAGE_GNTTAB in Xen's x86_64/page.h).
+#: A software bit of 64-bit guests' leaves (_PAGE_GUEST_KERNEL in Xen's x86_64/page.h). Another,
+#: _PAGE_GNTTAB, is only in a Xen that is built for debugging; in others guests may set bit 62.
 PTE_GUEST_KERNEL: Final = 1 << 52
-PTE_GNTTAB: Final = 1 << 62
 
 _UNCACHED: Final = PTE_PWT | PTE_PCD | PTE_PAT  # bit 7 is PSE above the leaf: no superpages either
 _HIGH: Final = 0xFFF << 52
@@ -53,7 +53,7 @@ DISALLOWED: Final[dict[Width, tuple[int, ...]]] = {
     ),
     Width.X86_64: (
         0,
-        _UNCACHED | PTE_GNTTAB,
+        _UNCACHED,
         _UNCACHED | PTE_G,
         _UNCACHED | PTE_G,
         _UNCACHED | PTE_G,
@@ -84,10 +84,14 @@ TYPE_OF_LEVEL: Final = (
 
 
 def adjusted(width: Width, level: int, entry: int) -> int:
-    """A present entry with the bits that Xen forces."""
+    """A present entry with the bits that Xen forces.
+
+    An L4's are accessed from the start: Xen runs on copies of them, whose A bits it does not look
+    for (adjust_guest_l4e).
+    """
     if width is Width.X86_64:
         if level > 1:
-            return entry | PTE_US
+            return entry | PTE_US | PTE_A if level == 4 else entry | PTE_US
         if not entry & PTE_US:
             return entry | PTE_US | PTE_GUEST_KERNEL
         return entry if entry & PTE_GUEST_KERNEL else entry | PTE_G

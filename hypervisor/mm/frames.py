@@ -75,7 +75,7 @@ class FrameTable:
         self.epoch = 1  # advanced by flushed()
         # filled by the owner of the CPU
         self.flush_needed: Callable[[], None] = _no_tlb  # flushes the TLB
-        self.scrubbed: Callable[[int], None] = _no_code  # a frame's old contents are no code now
+        self.scrubbed: Callable[[int], None] = _no_code  # a frame is nobody's now
         self._free = _scattered(nr, seed)
         self._held: Counter[int] = Counter()  # frames of each owner, lent ones not counted
 

@@ -3,9 +3,9 @@
 For whoever does a guest's store on its behalf: what is read, what is written, what becomes of the
 registers and of the flags (SDM 2). Covered are the instructions by which kernels write page-table
 entries: mov, movnti, xchg, xadd, cmpxchg, cmpxchg8b, the arithmetic of one operand and two, bts,
-btr, btc; and three whose operand the opcode implies: stos, movs (one element, as a repeated one
-can be interrupted after each) and push. Others are None to `decode`. Capstone cuts the
-instruction up, which takes some 30 us: keep the result.
+btr, btc, setcc, pop; and three whose operand the opcode implies: stos, movs (one element, as a
+repeated one can be interrupted after each) and push. Others are None to `decode`. Capstone cuts
+the instruction up, which takes some 30 us: keep the result.
 
 Operands of 1, 2, 4 or 8 bytes. A locked instruction and a plain one are the same here: whoever
 emulates does it between two instructions of the guest.
@@ -25,7 +25,8 @@ from hypervisor.x86.write_operations import (
     Part,
     exchanging,
     move,
-    pushing,
+    on_stack,
+    setting,
     stepping,
 )
 
@@ -150,7 +151,9 @@ def decode(code: bytes, bits: int) -> MemoryWrite | None:
         return _string_write(instruction)
     if mnemonic.startswith("push"):
         return _push(instruction, bits)
-    operation = OPERATIONS.get(mnemonic)
+    if mnemonic == "pop":
+        return _pop(instruction, bits)
+    operation = _setcc(instruction) or OPERATIONS.get(mnemonic)
     operands = instruction.operands
     at = _memory_operand(operands, is_swap=mnemonic in _SWAPS)
     if operation is None or at is None or operands[at].size > _LARGEST:
@@ -221,13 +224,43 @@ def _push(instruction: Any, bits: int) -> MemoryWrite | None:
         size=size,
         reads=True,
         is_locked=False,
-        operation=pushing(Part(RSP, word)),
+        operation=on_stack(Part(RSP, word), -1),
         address=Address(SS, RSP, None, 1, -size, (1 << bits) - 1, is_rip_relative=False),
         source=source,
         immediate=immediate or 0,
         selects_word=False,
         source_address=_address(instruction, operand.mem) if is_memory else None,
     )
+
+
+def _pop(instruction: Any, bits: int) -> MemoryWrite | None:
+    """pop to memory; an address based on the stack pointer is of after the pop (SDM 2 POP)."""
+    from capstone.x86 import X86_OP_MEM
+
+    (operand,) = instruction.operands
+    if operand.type != X86_OP_MEM or bits == 16:
+        return None
+    address = _address(instruction, operand.mem)
+    if address.base == RSP:
+        address = address._replace(displacement=address.displacement + operand.size)
+    return MemoryWrite(
+        length=instruction.size,
+        size=operand.size,
+        reads=True,
+        is_locked=False,
+        operation=on_stack(Part(RSP, bits // 8), 1),
+        address=address,
+        source=None,
+        immediate=0,
+        selects_word=False,
+        source_address=Address(SS, RSP, None, 1, 0, (1 << bits) - 1, is_rip_relative=False),
+    )
+
+
+def _setcc(instruction: Any) -> Operation | None:
+    """setcc's operation; None if it is another instruction."""
+    first, second, *_ = instruction.opcode
+    return setting(second & 0xF) if first == 0x0F and second & 0xF0 == 0x90 else None
 
 
 def _memory_operand(operands: list[Any], *, is_swap: bool) -> int | None:

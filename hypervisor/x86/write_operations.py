@@ -171,13 +171,38 @@ def stepping(pointers: tuple[Part, ...], counter: Part | None) -> Operation:
     return step
 
 
-def pushing(pointer: Part) -> Operation:
-    """push: the stack pointer goes down."""
+def on_stack(pointer: Part, direction: int) -> Operation:
+    """push and pop: the stack pointer goes down (-1) or up (1)."""
 
-    def push(old: int, given: Inputs, bits: int) -> Change:
-        return Change(given.source, None, (_moved(given.registers, pointer, -bits // 8),))
+    def operation(old: int, given: Inputs, bits: int) -> Change:
+        by = direction * bits // 8
+        return Change(given.source, None, (_moved(given.registers, pointer, by),))
 
-    return push
+    return operation
+
+
+def setting(condition: int) -> Operation:
+    """setcc: 1 or 0, as the condition holds (SDM 2 appendix B.1.4.7)."""
+
+    def operation(old: int, given: Inputs, bits: int) -> Change:
+        return Change(int(_holds(condition, given.flags)))
+
+    return operation
+
+
+def _holds(condition: int, flags: int) -> bool:
+    is_less = bool(flags & SF) != bool(flags & OF)
+    held = (
+        flags & OF,
+        flags & CF,
+        flags & ZF,
+        flags & (CF | ZF),
+        flags & SF,
+        flags & PF,
+        is_less,
+        is_less or flags & ZF,
+    )[condition >> 1]
+    return bool(held) != bool(condition & 1)
 
 
 def _moved(registers: Any, part: Part, by: int) -> tuple[Part, int]:

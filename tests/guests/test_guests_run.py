@@ -16,6 +16,7 @@ COMMAND_LINES = {
     "clocks": "round_ms=5",
     "decoder": "frames=5 allow=0",
     "refusals": "",
+    "pagetables": "",
     "bench": "n=500",
     "demand": "",
 }

@@ -14,7 +14,7 @@ CASES = [
     (LEGACY, 1, 0xFFFF_FE00, "AVL9 AVL10 AVL11"),
     (PAE, 1, 1 << 63 | 1, "P NX"),
     (PAE, 1, 1 << 52 | 1, "P AVL52"),
-    (LONG, 1, 1 << 63 | 1 << 52 | 1 << 62 | 5, "P US GUEST_KERNEL GNTTAB NX"),
+    (LONG, 1, 1 << 63 | 1 << 52 | 1 << 62 | 5, "P US GUEST_KERNEL AVL62 NX"),
     (LONG, 2, 1 << 52 | 1, "P AVL52"),
     (LONG, 1, 0x000F_FFFF_FFFF_F000, ""),
     (LONG, 1, 0, ""),

@@ -16,7 +16,7 @@ from hypervisor.abi.memory import (
 )
 from hypervisor.abi.types import DOMID_SELF
 from hypervisor.abi.xen import HypercallNr
-from hypervisor.mm.frames import OWNER_FREE, OWNER_XEN, PINNED, FrameType
+from hypervisor.mm.frames import ALLOCATED, OWNER_FREE, OWNER_XEN, PINNED, FrameType
 from hypervisor.mm.hole_map import HOLE
 from tests.support.callers import UNMAPPED, Guest, refused
 from tests.support.page_tables import page, spare
@@ -70,19 +70,30 @@ class TestDecrease:
         assert guest.host.frames.owner[mfn] == OWNER_FREE
         assert held(guest) == guest.dom.max_frames - 1
 
-    def test_a_pin_goes_with_it(self, guest: Guest) -> None:
+    def test_one_that_is_mapped_keeps_its_number_until_then(self, guest: Guest) -> None:
+        mfn, pfn = guest.dom.p2m[-1], len(guest.dom.p2m) - 1
+        extents(guest, XenmemOp.DECREASE_RESERVATION, [mfn])
+        assert guest.host.m2p.get(mfn) == pfn
+        spare(guest)
+        assert guest.host.m2p.get(mfn) is None
+
+    def test_a_pinned_one_stays_until_it_is_unpinned(self, guest: Guest) -> None:
         (mfn,) = spare(guest)
         guest.dom.page_tables.pin(mfn, FrameType.L1)
         assert extents(guest, XenmemOp.DECREASE_RESERVATION, [mfn]) == 1
+        assert guest.host.frames.owner[mfn] == guest.dom.domid
+        assert held(guest) == guest.dom.max_frames
+        guest.dom.page_tables.unpin(mfn)
         assert guest.host.frames.owner[mfn] == OWNER_FREE
+        assert held(guest) == guest.dom.max_frames - 1
 
     def test_the_root_in_use_stays(self, guest: Guest) -> None:
         root = guest.vcpu.root_mfn
         assert extents(guest, XenmemOp.DECREASE_RESERVATION, [root]) == 1
         frames = guest.host.frames
         assert frames.owner[root] == guest.dom.domid
-        assert frames.type_count[root] == 1
-        assert not frames.flags[root] & PINNED
+        assert frames.type_count[root] == 2  # the pin's and the base pointer's
+        assert frames.flags[root] & (ALLOCATED | PINNED) == PINNED
         assert guest.call(HypercallNr.XEN_VERSION, 0, 0)
 
     def test_it_stops_at_a_frame_that_is_not_its(self, guest: Guest) -> None:

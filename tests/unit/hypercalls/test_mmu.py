@@ -152,10 +152,12 @@ class TestForeign:
     def test_xens_frames_are_nobodys(self, guest: Guest) -> None:
         maddr, _ = leaf(guest, page(guest, 3))
         xen = guest.host.frames.owned_by(OWNER_XEN)[0]
-        for privileged in (False, True):
-            guest.dom.privileged = privileged
-            with refused(Errno.EPERM, r"^Xen's own frames are not for domains$"):
-                update(guest, (maddr, xen << 12 | P), foreign=DOMID_XEN)
+        with refused(Errno.EPERM, r"^Xen's frames are not for d1$"):
+            update(guest, (maddr, xen << 12 | P), foreign=DOMID_XEN)
+        guest.dom.privileged = True
+        for mfn in (xen, guest.dom.p2m[9]):
+            with refused(Errno.EBUSY, rf"^mfn {mfn:#x} is (Xen's|d1's), not d"):
+                update(guest, (maddr, mfn << 12 | P), foreign=DOMID_XEN)
 
     def test_a_privileged_domain_maps_anothers_frame(self, guest: Guest) -> None:
         guest.dom.privileged = True

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from hypervisor.abi.errno import Errno
+from hypervisor.abi.types import DOMID_IO, DOMID_XEN
 from hypervisor.abi.width import Width
 from hypervisor.abi.xen import (
     MmuextCmd,
@@ -61,12 +62,24 @@ class TestPins:
         with refused(Errno.EPERM, r"may not act on d2$"):
             operate(guest, op(MmuextCmd.UNPIN_TABLE, other.vcpu.root_mfn), foreign=2)
 
+    @pytest.mark.parametrize("domid", [DOMID_IO, DOMID_XEN], ids=["DOMID_IO", "DOMID_XEN"])
+    def test_nor_what_belongs_to_no_domain(self, guest: Guest, domid: int) -> None:
+        xen = guest.host.frames.owned_by(OWNER_XEN)[0]
+        with refused(Errno.EPERM, r"is not for d1$"):
+            operate(guest, op(MmuextCmd.CLEAR_PAGE, xen), foreign=domid)
+        guest.dom.privileged = True
+        for command in (MmuextCmd.CLEAR_PAGE, MmuextCmd.PIN_L1_TABLE, MmuextCmd.UNPIN_TABLE):
+            with refused(Errno.EINVAL, r"is no frame of Xen's to act on$"):
+                operate(guest, op(command, xen), foreign=domid)
+        with refused(Errno.EPERM, r"^TLB_FLUSH_ALL on behalf of another domain$"):
+            operate(guest, op(MmuextCmd.TLB_FLUSH_ALL), foreign=domid)
+
     def test_a_privileged_domain_pins_for_another(self, guest: Guest) -> None:
         other = Guest(guest.machine, guest.width)
         (mfn,) = spare(other)
         guest.dom.privileged = True
         assert operate(guest, op(MmuextCmd.PIN_L1_TABLE, mfn), foreign=2) == 0
-        with refused(Errno.EPERM, r"^NEW_BASEPTR on behalf of d2$"):
+        with refused(Errno.EPERM, r"^NEW_BASEPTR on behalf of another domain$"):
             operate(guest, op(MmuextCmd.NEW_BASEPTR, other.vcpu.root_mfn), foreign=2)
 
 

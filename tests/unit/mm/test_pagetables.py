@@ -208,6 +208,19 @@ class TestBits:
         chain = small.chain()
         assert all(small.read(table, 0) & PTE_US for table in chain[:3])
 
+    @ONLY_LONG
+    def test_top_entries_are_accessed_from_the_start(self, small: SmallMachine) -> None:
+        chain = small.chain()
+        assert [bool(small.read(table, 0) & PTE_A) for table in chain[:3]] == [True, False, False]
+        small.update(chain[0], 0, chain[1] << 12 | RW)
+        assert small.read(chain[0], 0) & PTE_A
+
+    @ONLY_LONG
+    def test_what_the_mmu_ignores_is_the_guests(self, small: SmallMachine) -> None:
+        l1, page = pinned_l1(small), small.own[1]
+        small.update(l1, 0, page << 12 | RW | PTE_US | 0x7FF << 52)
+        assert small.read(l1, 0) == page << 12 | RW | PTE_US | 0x7FF << 52
+
     @ONLY_PAE
     def test_pae_l3_entries_get_the_bits_that_the_mmu_ignores(self, small: SmallMachine) -> None:
         chain = small.chain()

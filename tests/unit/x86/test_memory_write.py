@@ -66,6 +66,10 @@ STORES_64 = {
     "push_imm32": ("68 78 56 34 f2", 0),
     "push_16": ("66 50", 0),
     "push_m": ("ff 36", 0),
+    "pop_m": ("8f 07", 0),
+    "pop_m_rsp": ("8f 44 24 08", 0),
+    "pop_m_16": ("66 8f 07", 0),
+    **{f"setcc_{cc:x}": (f"0f 9{cc:x} 07", 0) for cc in range(16)},
 }
 STORES_32 = {
     "mov_m32_r": ("89 07", 0),
@@ -82,6 +86,9 @@ STORES_32 = {
     "push_r": ("50", 0),
     "push_imm8": ("6a fd", 0),
     "push_m": ("ff 76 04", 0),
+    "pop_m": ("8f 07", 0),
+    "pop_m_esp": ("8f 04 24", 0),
+    "setg": ("0f 9f 07", 0),
 }
 CASES = [
     pytest.param(bits, *case, id=f"{name}-{bits}")
