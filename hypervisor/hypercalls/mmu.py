@@ -7,7 +7,7 @@ of a request that is wrong twice, is Xen's (do_mmu_update, __do_update_va_mappin
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 from hypervisor.abi.errno import Errno
 from hypervisor.abi.errors import XenError
@@ -28,7 +28,9 @@ from hypervisor.domain.domain import Domain
 from hypervisor.hypercalls import mmu_batch
 from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.table import hypercall
+from hypervisor.machine.state import CR3
 from hypervisor.mm.frames import FrameType
+from hypervisor.traps.current import Current
 from hypervisor.x86.paging import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 _UPDATE: Final = struct.Struct("<QQ")  # struct mmu_update: ptr, val; the same in all widths
@@ -171,8 +173,11 @@ def _write_word(
 @hypercall(HypercallNr.UPDATE_VA_MAPPING, args=4)
 def update_va_mapping(caller: Caller, vaddr: int, a: int, b: int, c: int) -> int:
     """Set the leaf entry of `vaddr`. 32-bit callers pass the entry in two halves."""
-    entry, flags = (a, b) if caller.width.is_64 else (a | b << 32, c)
-    return _update_va_mapping(caller, caller.dom.domid, vaddr, entry, flags)
+    current = caller.current
+    dom = current.dom
+    if dom.page_tables.is_64:
+        return _update_va_mapping(caller, current, dom.domid, vaddr, a, b)
+    return _update_va_mapping(caller, current, dom.domid, vaddr, a | b << 32, c)
 
 
 @hypercall(HypercallNr.UPDATE_VA_MAPPING_OTHERDOMAIN, args=5)
@@ -181,23 +186,28 @@ def update_va_mapping_otherdomain(
 ) -> int:
     """The same with a frame of another domain."""
     entry, flags, domid = (a, b, c) if caller.width.is_64 else (a | b << 32, c, d)
-    return _update_va_mapping(caller, frame_owner(caller, domid & _M16), vaddr, entry, flags)
+    owner = frame_owner(caller, domid & _M16)
+    return _update_va_mapping(caller, caller.current, owner, vaddr, entry, flags)
 
 
-def _update_va_mapping(caller: Caller, owner: int, vaddr: int, entry: int, flags: int) -> int:
-    current = caller.current
-    mem = current.mem
-    if not mem.is_guest_range(vaddr & ~PAGE_MASK, PAGE_SIZE):
-        raise XenError(Errno.EINVAL, f"{vaddr:#x} is in Xen's region")
-    leaf = mem.leaf_maddr(vaddr)
-    frames = current.frames
-    if leaf is None or frames.type[leaf >> PAGE_SHIFT] != _L1:
-        raise XenError(Errno.EINVAL, f"{vaddr:#x} has no L1 table")
+def _update_va_mapping(
+    caller: Caller, current: Current, owner: int, vaddr: int, entry: int, flags: int
+) -> int:
+    leaf = current.mem.find_leaf(current.state.q[CR3], vaddr)
+    if leaf is None or current.frames.type[leaf >> PAGE_SHIFT] != _L1:
+        _refuse_address(current, vaddr)
     tables = current.dom.page_tables
-    tables.update_leaf(leaf, entry & _M32 if tables.mode.entry_bytes == 4 else entry, owner)
+    tables.update_leaf(leaf, entry & tables.entry_mask, owner)
     if flags & UVMF_FLUSHTYPE_MASK:
         _flush_as_asked(caller, vaddr, flags)
     return 0
+
+
+def _refuse_address(current: Current, vaddr: int) -> NoReturn:
+    """There is no leaf table of the guest's: none is found in Xen's region either."""
+    is_guests = current.mem.is_guest_range(vaddr & ~PAGE_MASK, PAGE_SIZE)
+    where = "has no L1 table" if is_guests else "is in Xen's region"
+    raise XenError(Errno.EINVAL, f"{vaddr:#x} {where}")
 
 
 def _flush_as_asked(caller: Caller, vaddr: int, flags: int) -> None:

@@ -53,7 +53,7 @@ class GuestMemory:
         self._limit = HOLE[width].vaddr
         self._is_64 = width.is_64
         self._quick = quick_walk(memory, self._mode)
-        self._find_leaf = leaf_finder(memory, self._mode)
+        self.find_leaf = leaf_finder(memory, self._mode)
 
     def is_guest_range(self, vaddr: int, size: int) -> bool:
         """Whether [vaddr, vaddr + size) touches nothing of Xen's."""
@@ -95,7 +95,7 @@ class GuestMemory:
 
     def leaf_maddr(self, vaddr: int) -> int | None:
         """Where the entry lies that maps `vaddr`, whatever it says; None where there is none."""
-        return self._find_leaf(self._cr3(), vaddr)
+        return self.find_leaf(self._cr3(), vaddr)
 
     def read(self, vaddr: int, size: int) -> bytes:
         """`size` bytes at `vaddr`. Raises XenError(EFAULT)."""

@@ -21,11 +21,12 @@ from hypervisor.mm.entries import (
     DISALLOWED,
     INVALID_PTE_MFN,
     PAGING_MODE,
+    PTE_GUEST_KERNEL,
     adjusted,
 )
 from hypervisor.mm.frames import FrameTable, FrameType
 from hypervisor.mm.page_types import PageTypes
-from hypervisor.x86.paging import PAGE_SHIFT, PTE_FRAME, PTE_P, PTE_RW, PagingMode
+from hypervisor.x86.paging import PAGE_SHIFT, PTE_FRAME, PTE_G, PTE_P, PTE_RW, PTE_US, PagingMode
 
 if TYPE_CHECKING:
     from hypervisor.mm.bulk import Bulk
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _WORTH_BULK: Final = 64  # entries; fewer are done sooner one by one
 _WORTH_NUMPY: Final = 64 * 1024  # entries done one by one before numpy is imported for the others
 _WRITABLE: Final = int(FrameType.WRITABLE)
+_DEAR_BITS: Final = ~CHEAP_BITS
+_GUEST_KERNELS: Final = PTE_US | PTE_GUEST_KERNEL
 
 
 class LeafTables(PageTypes):
@@ -47,7 +50,12 @@ class LeafTables(PageTypes):
         self._words = memory.u32 if self.mode.entry_bytes == 4 else memory.u64
         self._shift = self.mode.entry_shift
         self._leaf_disallowed = self.disallowed[1]
-        self._is_64 = width.is_64
+        self.is_64 = width.is_64
+        self.entry_mask = (1 << 8 * self.mode.entry_bytes) - 1
+        # the frame table's columns, one look-up nearer
+        self._nr_frames = frames.nr_frames
+        self._owner, self._type, self._stamp = frames.owner, frames.type, frames.stamp
+        self._type_count, self._ref_count = frames.type_count, frames.ref_count
         self._bulk: Bulk | None = None
         self._nr_singly = 0
 
@@ -71,22 +79,44 @@ class LeafTables(PageTypes):
     def update_leaf(self, maddr: int, new: int, owner: int, keep: int = 0) -> None:
         """The same for an entry of a leaf table (mod_l1_entry); bits of the old one in `keep` stay.
 
-        Bits that matter to nobody but the guest change without a look at the frame.
+        Bits that matter to nobody but the guest change without a look at the frame. The hottest
+        path of all: `adjusted`, `_get_leaf` and `_put_leaf` are written out in it.
         """
         words = self._words
         idx = maddr >> self._shift
         old = words[idx]
+        is_put = old & PTE_P
         if new & PTE_P:
             if new & self._leaf_disallowed:
                 self._refuse_bits(1, new)
-            if old & PTE_P and not (old ^ new) & ~CHEAP_BITS:
-                words[idx] = self._adjusted_leaf(new) | old & keep
-                return
-            self._get_leaf(new, owner)
-            new = self._adjusted_leaf(new)
-        words[idx] = new | old & keep
-        if old & PTE_P:
-            self._put_leaf(old)
+            if is_put and not (old ^ new) & _DEAR_BITS:
+                is_put = 0
+            else:
+                mfn = (new & PTE_FRAME) >> PAGE_SHIFT
+                if mfn >= self._nr_frames or self._owner[mfn] != owner:
+                    self._refuse_frame(mfn, owner)
+                if new & PTE_RW:
+                    if self._type[mfn] == _WRITABLE and self._type_count[mfn]:
+                        self._type_count[mfn] += 1
+                    else:
+                        self._get_writable(mfn)
+                self._ref_count[mfn] += 1
+            if self.is_64:
+                if not new & PTE_US:
+                    new |= _GUEST_KERNELS
+                elif not new & PTE_GUEST_KERNEL:
+                    new |= PTE_G
+        words[idx] = new | old & keep if keep else new
+        if is_put:
+            mfn = (old & PTE_FRAME) >> PAGE_SHIFT
+            self._stamp[mfn] = self.frames.epoch
+            if old & PTE_RW:
+                self._type_count[mfn] -= 1
+            count = self._ref_count[mfn] - 1
+            if count:
+                self._ref_count[mfn] = count
+            else:
+                self.frames.put_page(mfn)
 
     def write_entry(self, maddr: int, new: int) -> None:
         """The same for a plain store by the guest: it may name frames of its own domain only, even
@@ -108,7 +138,7 @@ class LeafTables(PageTypes):
 
     # --- what it holds -----------------------------------------------------------------------
     def _adjusted_leaf(self, entry: int) -> int:
-        return adjusted(self.width, 1, entry) if self._is_64 else entry
+        return adjusted(self.width, 1, entry) if self.is_64 else entry
 
     def _get_leaf(self, entry: int, owner: int) -> None:
         """Take the references of a present leaf (get_page_from_l1e)."""

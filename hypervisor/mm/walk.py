@@ -83,6 +83,7 @@ def quick_walk(memory: MachineMemory, mode: PagingMode) -> QuickWalk:
     return _quick_legacy(memory) if mode.levels == 2 else _quick_64(memory, mode.levels)
 
 
+_P_PSE: Final = PTE_P | PTE_PSE
 _UPPER: Final = (PTE_P, PTE_P | PTE_RW)  # by write
 _LEAF: Final = (PTE_P | PTE_A, PTE_P | PTE_RW | PTE_A | PTE_D)
 
@@ -139,7 +140,9 @@ FindLeaf = Callable[[int, int], "int | None"]
 def leaf_finder(memory: MachineMemory, mode: PagingMode) -> FindLeaf:
     """Finds the entry that maps a page, whatever it and those above allow: what Xen reads through
     its linear map of the page tables (guest_get_eff_l1e, map_guest_l1e)."""
-    return _leaf_legacy(memory) if mode.levels == 2 else _leaf_64(memory, mode.levels)
+    if mode.levels == 2:
+        return _leaf_legacy(memory)
+    return _leaf_pae(memory) if mode.levels == 3 else _leaf_long(memory)
 
 
 def _leaf_legacy(memory: MachineMemory) -> FindLeaf:
@@ -154,23 +157,41 @@ def _leaf_legacy(memory: MachineMemory) -> FindLeaf:
     return find
 
 
-def _leaf_64(memory: MachineMemory, levels: int) -> FindLeaf:
+def _leaf_pae(memory: MachineMemory) -> FindLeaf:
     u64, size = memory.u64, memory.size_bytes
 
     def find(cr3: int, vaddr: int) -> int | None:
-        if levels == 3:
-            entry = u64[(cr3 & 0xFFFF_FFE0) + (vaddr >> 27 & 0x18) >> 3]
-        else:
-            entry = u64[(cr3 & PTE_FRAME) + (vaddr >> 36 & 0xFF8) >> 3]
-            if not entry & PTE_P or entry & PTE_FRAME >= size:
-                return None
-            entry = u64[(entry & PTE_FRAME) + (vaddr >> 27 & 0xFF8) >> 3]
+        entry = u64[(cr3 & 0xFFFF_FFE0) + (vaddr >> 27 & 0x18) >> 3]
         if not entry & PTE_P or entry & PTE_FRAME >= size:
             return None
         entry = u64[(entry & PTE_FRAME) + (vaddr >> 18 & 0xFF8) >> 3]
-        if entry & (PTE_P | PTE_PSE) != PTE_P or entry & PTE_FRAME >= size:
+        if entry & _P_PSE != PTE_P or entry & PTE_FRAME >= size:
             return None
         return (entry & PTE_FRAME) + (vaddr >> 9 & 0xFF8)
+
+    return find
+
+
+def _leaf_long(memory: MachineMemory) -> FindLeaf:
+    """An address that is not canonical has no leaf."""
+    u64, size = memory.u64, memory.size_bytes
+
+    def find(cr3: int, vaddr: int) -> int | None:
+        if vaddr >> 47 and vaddr >> 47 != 0x1FFFF:
+            return None
+        entry = u64[(cr3 & PTE_FRAME) + (vaddr >> 36 & 0xFF8) >> 3]
+        table = entry & PTE_FRAME
+        if not entry & PTE_P or table >= size:
+            return None
+        entry = u64[table + (vaddr >> 27 & 0xFF8) >> 3]
+        table = entry & PTE_FRAME
+        if not entry & PTE_P or table >= size:
+            return None
+        entry = u64[table + (vaddr >> 18 & 0xFF8) >> 3]
+        table = entry & PTE_FRAME
+        if entry & _P_PSE != PTE_P or table >= size:
+            return None
+        return table + (vaddr >> 9 & 0xFF8)
 
     return find
 
