@@ -420,6 +420,13 @@ class Machine:
         """What has to be the same for a run to be the same."""
         return dict(self._constants)
 
+    @property
+    def stats(self) -> dict[str, int]:
+        """Counts since the machine began: flushes of the whole TLB, of single pages, of what user
+        mode has used; runs of the engine, single steps."""
+        stats = self.vmm.cpu.stats
+        return {name: getattr(stats, name) for name in stats.__slots__}
+
     # --- domains -------------------------------------------------------------------------------
     def create(
         self,

@@ -36,13 +36,14 @@ class StateAccess(Enum):
 class CpuStats:
     """Counts of what the CPU was made to do."""
 
-    __slots__ = ("runs", "steps", "tlb_flushes", "tlb_page_flushes")
+    __slots__ = ("runs", "steps", "tlb_flushes", "tlb_page_flushes", "tlb_user_flushes")
 
     def __init__(self) -> None:
         self.runs = 0
         self.steps = 0
         self.tlb_flushes = 0
         self.tlb_page_flushes = 0
+        self.tlb_user_flushes = 0
 
 
 class Core:

@@ -318,7 +318,7 @@ class Cpu:
     def flush_tlb_user(self) -> None:
         """Forget translations made at CPL 3."""
         core = self._core
-        core.stats.tlb_flushes += 1
+        core.stats.tlb_user_flushes += 1
         if core.internals is None:
             self._flush()
         else:
