@@ -41,6 +41,7 @@ void guest_main(const struct start_info *si)
     test_store_rules();
     test_descriptors();
     test_gdt_and_ldt();
+    test_code();
     test_multicalls();
     test_pointers();
     test_nothing_is_left();

@@ -110,6 +110,7 @@ void test_stores(void);
 void test_store_rules(void);
 void test_descriptors(void);
 void test_gdt_and_ldt(void);
+void test_code(void);
 void test_multicalls(void);
 void test_pointers(void);
 

@@ -58,6 +58,8 @@ class Host:
         self.frames.flush_needed = self.tlb.now
         self.m2p = M2P(self.frames)
         self.frames.scrubbed = self._frame_freed
+        self.frames.code_frames = cpu.code_frames
+        self.frames.code_written = cpu.code_written
         self.mappings = XenMappings(self.frames, self.m2p)
         self.current = Current(cpu, self.frames)
         self.descriptor_tables = DescriptorTables(self.frames, cpu)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from hypervisor.abi.width import Width
 from hypervisor.mm.entries import CHEAP_BITS, PTE_GUEST_KERNEL
 from hypervisor.mm.frames import MAX_COUNT, FrameType
-from hypervisor.x86.paging import PAGE_SHIFT, PTE_FRAME, PTE_G, PTE_P, PTE_RW, PTE_US
+from hypervisor.x86.paging import PAGE_SHIFT, PAGE_SIZE, PTE_FRAME, PTE_G, PTE_P, PTE_RW, PTE_US
 
 if TYPE_CHECKING:
     from hypervisor.mm.leaf_tables import LeafTables
@@ -52,6 +52,7 @@ class Bulk:
         self._type_count = np.frombuffer(frames.type_count, dtype=np.uint32)
         self._ref_count = np.frombuffer(frames.ref_count, dtype=np.uint32)
         self._stamp = np.frombuffer(frames.stamp, dtype=np.uint64)
+        self._code_frames = np.frombuffer(frames.code_frames, dtype=np.uint8)
         size = tables.mode.entry_bytes
         self._shift = tables.mode.entry_shift
         self._nr = tables.mode.slots[1]
@@ -116,6 +117,9 @@ class Bulk:
             return 0
         self._get(new[gets], targets[gets])
         self._words[idx[last]] = (stored | old & keep)[last]
+        written = (maddrs[:count] >> _SHIFT).astype(np.int64)
+        for mfn in np.unique(written[self._code_frames[written] != 0]).tolist():
+            self._frames.code_written(mfn << PAGE_SHIFT, PAGE_SIZE)
         return count
 
     def _old(self, idx: Words, stored: Words, keep: Words) -> tuple[Words, Words]:

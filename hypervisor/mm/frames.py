@@ -76,6 +76,8 @@ class FrameTable:
         # filled by the owner of the CPU
         self.flush_needed: Callable[[], None] = _no_tlb  # flushes the TLB
         self.scrubbed: Callable[[int], None] = _no_code  # a frame is nobody's now
+        self.code_frames = bytearray(nr)  # nonzero where code may have been translated from
+        self.code_written: Callable[[int, int], None] = _no_code_there  # forget that of such frames
         self._free = _scattered(nr, seed)
         self._held: Counter[int] = Counter()  # frames of each owner, lent ones not counted
 
@@ -251,6 +253,10 @@ def _no_tlb() -> None:
 
 def _no_code(mfn: int) -> None:
     """A frame table without a CPU has no translated code to forget."""
+
+
+def _no_code_there(maddr: int, size: int) -> None:
+    """The same."""
 
 
 def _scattered(nr: int, seed: int) -> list[int]:

@@ -56,6 +56,7 @@ class LeafTables(PageTypes):
         self._nr_frames = frames.nr_frames
         self._owner, self._type, self._stamp = frames.owner, frames.type, frames.stamp
         self._type_count, self._ref_count = frames.type_count, frames.ref_count
+        self._code_frames = frames.code_frames
         self._bulk: Bulk | None = None
         self._nr_singly = 0
 
@@ -107,6 +108,8 @@ class LeafTables(PageTypes):
                 elif not new & PTE_GUEST_KERNEL:
                     new |= PTE_G
         words[idx] = new | old & keep if keep else new
+        if self._code_frames[maddr >> PAGE_SHIFT]:
+            self._forget_code(maddr)
         if is_put:
             mfn = (old & PTE_FRAME) >> PAGE_SHIFT
             self._stamp[mfn] = self.frames.epoch
@@ -129,8 +132,14 @@ class LeafTables(PageTypes):
             self._get_leaf(new, self.domid)
             new = self._adjusted_leaf(new)
         self._words[idx] = new
+        if self._code_frames[maddr >> PAGE_SHIFT]:
+            self._forget_code(maddr)
         if old & PTE_P:
             self._put_leaf(old)
+
+    def _forget_code(self, maddr: int) -> None:
+        """A guest can execute a page table, as it can read it: what has changed is other code."""
+        self.frames.code_written(maddr, self.mode.entry_bytes)
 
     def _refuse_bits(self, level: int, entry: int) -> None:
         bits = entry & self.disallowed[level]

@@ -33,6 +33,7 @@ from hypervisor.mm.page_types import UNLIMITED, OutOfBudget
 from hypervisor.x86.paging import (
     PAE,
     PAGE_SHIFT,
+    PAGE_SIZE,
     PTE_A,
     PTE_D,
     PTE_FRAME,
@@ -109,6 +110,8 @@ class PageTables(LeafTables):
         if preserve_ad:
             new |= words[idx] & _ACCESSED_DIRTY
         words[idx] = new
+        if self._code_frames[mfn]:
+            self._forget_code(maddr)
         if old & PTE_P and not keeps_references:
             self._put_table(mfn, old)
 
@@ -185,6 +188,13 @@ class PageTables(LeafTables):
         return found
 
     def _validate(self, mfn: int, kind: FrameType) -> None:
+        try:
+            self._check_and_adjust(mfn, kind)
+        finally:
+            if self._code_frames[mfn]:
+                self.frames.code_written(mfn << PAGE_SHIFT, PAGE_SIZE)
+
+    def _check_and_adjust(self, mfn: int, kind: FrameType) -> None:
         if kind == FrameType.SEGDESC:
             check_page(self.frames.memory, self.width, mfn)
             return
