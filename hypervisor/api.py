@@ -32,7 +32,15 @@ from hypervisor.events.runstate import runstate_info_now
 from hypervisor.machine.cpu import StateAccess
 from hypervisor.mm.audit_subject import AuditError
 from hypervisor.probes import Entry
-from hypervisor.sched.params import DEFAULT_PARAMS, SchedParams, SchedParamsError
+from hypervisor.sched.params import (
+    DEFAULT_CTX_ALLOW_NS,
+    DEFAULT_MCU_NS,
+    DEFAULT_PARAMS,
+    SchedParams,
+    SchedParamsError,
+    SchedSettings,
+)
+from hypervisor.sched.policies import DEFAULT_POLICY
 from hypervisor.vmm import RunEnd, Vmm
 from hypervisor.x86.flags import CS, DS, ES, FS, GPR_NAMES, GS, SS
 
@@ -370,12 +378,20 @@ class Machine:
         ps_per_byte: int = 250,
         audit: bool = False,
         native_clock: bool | None = None,
+        scheduler: str = DEFAULT_POLICY,
+        ctx_allow_us: int = DEFAULT_CTX_ALLOW_NS // 1000,
+        mcu_us: int = DEFAULT_MCU_NS // 1000,
+        switch_cost_ns: int = 0,
     ) -> None:
         self._constants: dict[str, int | str] = {
             "memory_mib": memory_mib,
             "clock": clock,
             "seed": seed,
             "ps_per_byte": ps_per_byte,
+            "scheduler": scheduler,
+            "ctx_allow_us": ctx_allow_us,
+            "mcu_us": mcu_us,
+            "switch_cost_ns": switch_cost_ns,
         }
         self.vmm = Vmm(
             memory_mib << 20,
@@ -384,6 +400,9 @@ class Machine:
             ps_per_byte=ps_per_byte,
             host_clock=clock == "host",
             native_clock=native_clock,
+            scheduler=scheduler,
+            sched_settings=SchedSettings(ctx_allow_us * 1000, mcu_us * 1000),
+            switch_cost_ns=switch_cost_ns,
         )
         self.audits = audit or self.always_audit
         self.vmm.on_end = self._ended

@@ -30,7 +30,8 @@ from hypervisor.machine.memory import MachineMemory
 from hypervisor.machine.state import CpuState
 from hypervisor.mm.audit_subject import AuditSubject
 from hypervisor.mm.guest_memory import GuestMemory
-from hypervisor.sched.round_robin import RoundRobin
+from hypervisor.sched.params import DEFAULT_SETTINGS, SchedParamsError, SchedSettings
+from hypervisor.sched.policies import DEFAULT_POLICY, make_scheduler
 from hypervisor.traps.crash_report import crash_report
 from hypervisor.traps.emulate import Emulator
 from hypervisor.traps.entry import TrapEntry
@@ -60,7 +61,12 @@ class Vmm:
         ps_per_byte: int = 250,
         host_clock: bool = False,
         native_clock: bool | None = None,
+        scheduler: str = DEFAULT_POLICY,
+        sched_settings: SchedSettings = DEFAULT_SETTINGS,
+        switch_cost_ns: int = 0,
     ) -> None:
+        policy = make_scheduler(scheduler, sched_settings)
+        _check_switch_cost(switch_cost_ns, policy.least_turn_ns)
         self.memory = MachineMemory(memory_bytes)
         self.cpu = Cpu(
             self.memory,
@@ -69,7 +75,7 @@ class Vmm:
             host_clock=host_clock,
             native_clock=native_clock,
         )
-        self.host = Host(self.memory, self.cpu, RoundRobin(), seed=seed)
+        self.host = Host(self.memory, self.cpu, policy, seed=seed)
         self.probes = self.host.probes
         current = self.current = self.host.current
         caller = Caller(self.host, current)
@@ -87,6 +93,8 @@ class Vmm:
         self._look_for_events = True
         self._turn_begins = False
         self._tell_time = False  # to who runs now, if it has not been told this second's moment
+        self._switch_cost_ps = switch_cost_ns * 1000
+        self._ran_last: int | None = None  # the domain
 
     def _connect(self) -> None:
         """Fill the slots by which lower layers call upwards."""
@@ -250,11 +258,13 @@ class Vmm:
         return self._turn_ends_ns if due is None else min(self._turn_ends_ns, due)
 
     def _enter(self, vcpu: Vcpu) -> bool:
-        """Put `vcpu` on the CPU, an event delivered if one is due; False if that crashed it."""
+        """Put `vcpu` on the CPU, an event delivered if one is due; whether it can go on now."""
         dom = self.host.domain_of(vcpu)
         if self.host.running is not vcpu:
             self._switch(dom, vcpu)
             self._look_for_events = True
+            if self._pay_for_switch(vcpu.domid):
+                return False  # time has passed: look again what is due
         if self._tell_time:
             self._tell_time = False
             self.host.refresh_time(vcpu)
@@ -292,6 +302,17 @@ class Vmm:
         self.entry.reload_segments()
         if (probe := self.probes.switch) is not None:
             probe(self.cpu.clock.now_ps(), vcpu.domid, vcpu.vcpu_id)
+
+    def _pay_for_switch(self, domid: int) -> bool:
+        """Let the time pass that a switch of domains takes on this machine; whether it takes any.
+
+        The domain that comes pays, as it would for the cache that it finds cold.
+        """
+        before, self._ran_last = self._ran_last, domid
+        if not self._switch_cost_ps or before in (None, domid):
+            return False
+        self.cpu.clock.charge_ps(self._switch_cost_ps)
+        return True
 
     def _idle(self, time_limit_ns: int | None) -> RunEnd | None:
         """Nobody can run: let time pass until a timer is due."""
@@ -371,3 +392,12 @@ class Vmm:
 
 def _nobody_cares(dom: Domain) -> None:
     """A domain that has ended stays as it is."""
+
+
+def _check_switch_cost(cost_ns: int, least_turn_ns: int) -> None:
+    """Raise SchedParamsError if nobody would get anything done."""
+    if not 0 <= cost_ns < least_turn_ns:
+        raise SchedParamsError(
+            f"switch_cost_ns is {cost_ns}: it lies between 0 and {least_turn_ns - 1}, "
+            "less than a turn of this scheduler"
+        )

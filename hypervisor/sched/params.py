@@ -70,3 +70,6 @@ class SchedSettings:
         _require_integers(self)
         _require(self, "ctx_allow_ns", MIN_CTX_ALLOW_NS, MAX_TIME_NS)
         _require(self, "mcu_ns", 1, MAX_TIME_NS)
+
+
+DEFAULT_SETTINGS: Final = SchedSettings()

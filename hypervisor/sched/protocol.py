@@ -32,6 +32,10 @@ class SchedStats:
 class Scheduler(Protocol):
     """A policy at work on one physical CPU."""
 
+    @property
+    def least_turn_ns(self) -> int:
+        """How long a domain runs at least when only time ends its turn."""
+
     def add_domain(self, domid: int, params: SchedParams, now_ns: int) -> None:
         """Keep an account for `domid`; none of its vCPUs can run yet."""
 

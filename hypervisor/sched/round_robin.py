@@ -33,6 +33,11 @@ class RoundRobin:
         self._ran_until_ns = 0
         self._slice_ends_ns = 0
 
+    @property
+    def least_turn_ns(self) -> int:
+        """A slice."""
+        return self.slice_ns
+
     def add_domain(self, domid: int, params: SchedParams, now_ns: int) -> None:
         """Keep an account for `domid`."""
         self._accounts[domid] = _Account(params)

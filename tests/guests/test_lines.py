@@ -72,7 +72,7 @@ def test_ticks_of_a_lone_domain_come_at_their_deadlines(width: str) -> None:
 
 
 def test_busy_neighbours_delay_a_tick_by_their_slices_and_no_more() -> None:
-    with Machine(memory_mib=96) as machine:
+    with Machine(memory_mib=96, scheduler="rr") as machine:
         dom = machine.create(
             guest_path("ticker", "x86_32p"), memory_mib=16, cmdline="ticks=10 period_ms=5"
         )
@@ -90,7 +90,7 @@ def test_busy_neighbours_delay_a_tick_by_their_slices_and_no_more() -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_segment_that_goes_while_others_run_is_reported_to_its_kernel(width: str) -> None:
     """Alone, nobody else runs and FS is not loaded anew: that check of `traps` is skipped."""
-    with Machine(memory_mib=64) as machine:
+    with Machine(memory_mib=64, scheduler="rr") as machine:
         dom = machine.create(guest_path("traps", width), memory_mib=16, cmdline="only=failsafe")
         machine.create(guest_path("ticker", "x86_32"), memory_mib=16)
         machine.run(until=lambda: b"ring1: " in dom.console.output, time_limit_ns=SECOND)

@@ -108,12 +108,14 @@ def test_preempted_call_is_made_again_after_the_others(
 
     line = _line_with(near, spare, goes_on, traced)
     before = near.host.now_ns
-    near.host.scheduler.sleep(far.vcpu, 0)
-    near.host.scheduler.wake(far.vcpu, 0)
+    scheduler = near.host.scheduler
+    scheduler.sleep(far.vcpu, 0)
+    assert scheduler.pick(0) is not None
+    scheduler.wake(far.vcpu, 0)
     assert line.call(SPARE, 10, 20) == SPARE
     assert line.state.rip == ENTRY - 2
     assert line.arguments(2) == [11, 22]
-    chosen = near.host.scheduler.pick(0)
+    chosen = scheduler.pick(near.host.now_ns)
     assert chosen is not None
     assert chosen[0] is far.vcpu
     assert near.host.now_ns == before + PREEMPTION_NS

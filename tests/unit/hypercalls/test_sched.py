@@ -63,10 +63,12 @@ def test_block_returns_at_once_when_an_upcall_is_pending(guest: Guest) -> None:
 
 def test_yield_lets_the_other_domain_run(pair: tuple[Guest, Guest]) -> None:
     near, far = pair
-    near.host.scheduler.sleep(far.vcpu, 0)
-    near.host.scheduler.wake(far.vcpu, 0)
+    scheduler = near.host.scheduler
+    scheduler.sleep(far.vcpu, 0)
+    assert scheduler.pick(0) is not None
+    scheduler.wake(far.vcpu, 0)
     sched(near, SchedOp.YIELD)
-    chosen = near.host.scheduler.pick(0)
+    chosen = scheduler.pick(near.host.now_ns)
     assert chosen is not None
     assert chosen[0] is far.vcpu
 
