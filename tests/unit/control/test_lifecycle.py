@@ -27,7 +27,10 @@ from hypervisor.api import (
 from hypervisor.domain.domain import VcpuState
 from hypervisor.events.ports import PortState
 from hypervisor.events.timers import TimerKey, TimerKind
+from hypervisor.mm.audit import audit
+from hypervisor.mm.walk import walk
 from hypervisor.x86.flags import RAX
+from hypervisor.x86.paging import PAGE_SHIFT
 from tests.support.callers import Guest, guests, nop_kernel
 
 MSEC = 10**6
@@ -242,6 +245,32 @@ def test_a_peer_of_a_destroyed_domain_keeps_an_unbound_port() -> None:
         assert (channel.state, channel.remote_domid) == (PortState.UNBOUND, far.dom.domid)
         assert not events.is_pending(near.dom, open_port.port)
         events.send(near.dom, open_port.port)  # is lost, and no error
+
+
+@pytest.mark.parametrize("width", Width, ids=lambda width: width.name)
+def test_a_frame_that_a_peer_maps_stays_until_it_is_unmapped(width: Width) -> None:
+    """As in Xen, where the rest of such a domain lives on as a zombie for as long."""
+    with guests(width, width, privileged=True) as (near, far):
+        host = near.host
+        frame = far.spare_frame()
+        far.put(b"left behind")
+        vaddr = near.data
+        near.enter()
+        walked = walk(host.memory, near.dom.page_tables.mode, host.cpu.state.cr3, vaddr)
+        entry_maddr = walked.steps[-1].entry_maddr
+        own = near.dom.page_tables.read_entry(entry_maddr)
+        foreign = frame << PAGE_SHIFT | own & 0xFFF
+        near.dom.page_tables.update_entry(entry_maddr, foreign, owner=far.dom.domid)
+        host.flush_tlb()
+        near.machine.domains[far.dom.domid].destroy()
+        assert near.get(11) == b"left behind"
+        assert frame not in host.frames.free_list()
+        assert host.frames.nr_held(far.dom.domid) == 1
+        audit(host.frames, near.machine.vmm.audit_subjects())
+        near.dom.page_tables.update_entry(entry_maddr, own, owner=near.dom.domid)
+        assert frame in host.frames.free_list()
+        assert not any(host.memory.frame(frame))
+        audit(host.frames, near.machine.vmm.audit_subjects())
 
 
 # --- limits and names -----------------------------------------------------------------------------
