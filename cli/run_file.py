@@ -10,19 +10,17 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from cli.exits import Exit, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.console import Console
 
     from cli.ensemble import Ensemble
@@ -125,7 +123,7 @@ def _run_live(ensemble: Ensemble, watch: Watch, console: Console) -> RunEnd:
 
     with (
         Live(console=console, auto_refresh=False, screen=True) as live,
-        _Metronome(ensemble.machine.interrupt),
+        _every(REFRESH_S, ensemble.machine.interrupt),
     ):
         while True:
             draw()
@@ -134,30 +132,22 @@ def _run_live(ensemble: Ensemble, watch: Watch, console: Console) -> RunEnd:
                 return run_end
 
 
-class _Metronome:
-    """Calls `beat` several times a second, from a thread, while it is entered."""
+@contextmanager
+def _every(seconds: float, beat: Callable[[], None]) -> Iterator[None]:
+    """Call `beat` again and again, from a thread, while this lasts."""
+    over = threading.Event()
 
-    def __init__(self, beat: Callable[[], None]) -> None:
-        self._beat = beat
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._tick, name="ring1 screen", daemon=True)
+    def tick() -> None:
+        while not over.wait(seconds):
+            beat()
 
-    def _tick(self) -> None:
-        while not self._over.wait(REFRESH_S):
-            self._beat()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
+    thread = threading.Thread(target=tick, name="ring1 screen", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _conclude(
