@@ -43,7 +43,7 @@ class Row:
     weight: int
     cpu_ns: int
     share: float  # of the CPUs' time since the run began
-    due: float  # of the same, as its weight entitles it to while it wanted to run
+    due: float  # of the same, under a scheduler without slices (trace.schedule.Dues)
     switches: int
     wakeups: int
     upcalls: int
@@ -159,7 +159,7 @@ class Ensemble:
         rows = []
         for actor in self.actors:
             cpu_ns, counts = actor.totals()
-            due_ns = sum(self._dues.due_ns.get(domid, 0.0) for domid in actor.domids)
+            due_ns = sum(self._dues.due_ns(domid) for domid in actor.domids)
             rows.append(
                 Row(
                     name=actor.handle.name,
