@@ -82,7 +82,7 @@ def test_runs_as_long_as_the_file_says(file: Path, capfd: pytest.CaptureFixture[
     assert told["virtual_ns"] == 60 * MS
     busy, film = told["domains"]
     assert busy["cpu_ns"] + film["cpu_ns"] == pytest.approx(60 * MS, rel=0.01)
-    assert busy["due"] + film["due"] == pytest.approx(1, rel=0.02)
+    assert 0.9 < busy["due"] + film["due"] <= 1
     assert film["wakeups"] >= 1
     assert {"ns", "what"} == set((told["events"] or [{"ns": 0, "what": ""}])[0])
 
