@@ -65,7 +65,7 @@ def _title(ensemble: Ensemble, width: int) -> Text:
     spec = ensemble.spec
     now = milliseconds(ensemble.machine.now_ns)
     until = "" if spec.until_ns is None else f" of {milliseconds(spec.until_ns)}"
-    facts = f"{now}{until}   on the CPU: {ensemble.on_cpu or 'nobody'}"
+    facts = f"{now}{until}   {spec.machine.scheduler}   on the CPU: {ensemble.on_cpu or 'nobody'}"
     text = Text(no_wrap=True, overflow="ellipsis")
     if spec.title and len(spec.title) + len(facts) + 3 <= width:
         text.append(spec.title + "   ", style="bold")

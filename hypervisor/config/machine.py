@@ -15,7 +15,13 @@ from hypervisor.abi.width import Width
 from hypervisor.abi.xen import MAX_GUEST_CMDLINE, XEN_LEGACY_MAX_VCPUS
 from hypervisor.config.tables import Table
 from hypervisor.control.lifecycle import Action, Policies
-from hypervisor.sched.params import SchedParams, SchedParamsError
+from hypervisor.sched.params import (
+    DEFAULT_CTX_ALLOW_NS,
+    DEFAULT_MCU_NS,
+    SchedParams,
+    SchedParamsError,
+)
+from hypervisor.sched.policies import DEFAULT_POLICY, POLICIES
 
 WIDTHS: Final = tuple(width.value for width in Width)
 ACTIONS: Final = tuple(action.value for action in Action)
@@ -34,6 +40,10 @@ class MachineSpec:
     seed: int = 0
     clock: Literal["virtual", "host"] = "virtual"
     ps_per_byte: int = 250  # of guest code
+    scheduler: str = DEFAULT_POLICY
+    ctx_allow_us: int = DEFAULT_CTX_ALLOW_NS // 1000
+    mcu_us: int = DEFAULT_MCU_NS // 1000
+    switch_cost_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,10 @@ def parse_machine(table: Table) -> MachineSpec:
             table.take_choice("clock", ("virtual", "host"), "virtual"),
         ),
         ps_per_byte=table.take_number("ps_per_byte", 250, 1, 10**9),
+        scheduler=table.take_choice("scheduler", tuple(POLICIES), DEFAULT_POLICY),
+        ctx_allow_us=table.take_number("ctx_allow_us", DEFAULT_CTX_ALLOW_NS // 1000, 1, 10**7),
+        mcu_us=table.take_number("mcu_us", DEFAULT_MCU_NS // 1000, 1, 10**7),
+        switch_cost_ns=table.take_number("switch_cost_ns", 0, 0, 10**9),
     )
     table.finish()
     return spec

@@ -13,7 +13,7 @@ from typing import Final
 
 from guests import GuestNotBuiltError, built_guests, guest_path
 from hypervisor.abi.width import Width
-from hypervisor.api import BuildError, DomainHandle, ImageError, Machine
+from hypervisor.api import BuildError, DomainHandle, ImageError, Machine, SchedParamsError
 from hypervisor.config import DomainSpec, MachineSpec
 from hypervisor.testing.debian import debian_file
 
@@ -86,8 +86,14 @@ def make_machine(spec: MachineSpec, memory_mib: int, *, audit: bool = False) -> 
             seed=spec.seed,
             clock=spec.clock,
             ps_per_byte=spec.ps_per_byte,
+            scheduler=spec.scheduler,
+            ctx_allow_us=spec.ctx_allow_us,
+            mcu_us=spec.mcu_us,
+            switch_cost_ns=spec.switch_cost_ns,
             audit=audit,
         )
+    except SchedParamsError as error:
+        raise StageError(f"the machine: {error}") from error
     except (OSError, MemoryError) as error:
         raise StageError(f"this host has no {memory_mib} MiB of memory for a machine") from error
 

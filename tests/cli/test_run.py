@@ -189,6 +189,7 @@ def test_pictures_and_traces_of_two_runs_are_the_same(
             "[machine]\nmemory_mib = 7\n[run]",
             "domain 'film' cannot be made: the machine c",
         ),
+        ("[run]", "[machine]\nswitch_cost_ns = 999999999\n[run]", "the machine: switch_cost_ns is"),
         ('"decoder"', '"busy.toml"', "domain 'film' cannot be made: "),
     ],
 )
@@ -232,7 +233,7 @@ def test_screen_fits_and_says_who_runs(file: Path, width: int, height: int) -> N
         lines = drawn(ensemble, width, height)
     assert len(lines) <= height
     assert all(len(line) <= width for line in lines)
-    assert re.match(r"busy and idle   20\.0 ms of 60\.0 ms   on the CPU: busy\d+", lines[0])
+    assert re.match(r"busy and idle   20\.0 ms of 60\.0 ms   bvt   on the CPU: busy\d+", lines[0])
     assert any(re.match(r" busy1 +3 +\w+ ", line) for line in lines)
     assert ("... and " in "\n".join(lines)) is (height == 24)
 

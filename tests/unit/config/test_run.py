@@ -18,9 +18,9 @@ title = "two of a kind"
 
 [machine]
 memory_mib = 100
-clock = "virtual"
+scheduler = "rr"
 seed = 7
-ps_per_byte = 50
+mcu_us = 50
 
 [[domains]]
 name = "film"
@@ -55,7 +55,7 @@ def test_everything_that_is_said_is_understood() -> None:
     spec = read(GOOD)
     film = spec.domains[0]
     assert (spec.title, spec.until_ns, spec.memory_mib) == ("two of a kind", 1500 * MS, 100)
-    assert (spec.machine.clock, spec.machine.seed, spec.machine.ps_per_byte) == ("virtual", 7, 50)
+    assert (spec.machine.scheduler, spec.machine.seed, spec.machine.mcu_us) == ("rr", 7, 50)
     assert (film.name, film.kernel, film.width, film.nr_vcpus) == ("film", "decoder", "x86_64", 2)
     assert film.sched == SchedParams(3, True, 12_500_000, 5 * MS, 1 * MS)
     assert film.policies == Policies(Action.PRESERVE, Action.RESTART, Action.DESTROY)
@@ -102,7 +102,7 @@ def test_a_machine_has_room_for_its_domains() -> None:
          r"12: \[domains 1\] width = 'x86_65' is none of x86_32, x86_32p, x86_64"),
         ('"restart"', '"again"',
          r"22: \[domains 1\] on_reboot = 'again' is none of destroy, restart, preserve"),
-        ('"virtual"', '"sun"', r"5: \[machine\] clock = 'sun' is none of virtual, host"),
+        ('"rr"', '"edf"', r"5: \[machine\] scheduler = 'edf' is none of [\w, -]+"),
         ("start_ms = 70", "start_ms = -1",
          r"21: \[domains 1\] start_ms = -1 is not a number of milliseconds"),
         ("start_ms = 70", "start_ms = inf",
