@@ -39,6 +39,8 @@ NAMES: Final = (
     "smp",
     "attacks",
     "pagetables",
+    "events",
+    "pingpong",
     "crash",
     "bench",
     "demand",

@@ -140,7 +140,7 @@ def test_a_crash_is_reported_in_xens_shape(xen: Path) -> None:
     assert here == there
 
 
-@pytest.mark.parametrize("name", ["hello", "ticker", "clocks", "refusals", "demand"])
+@pytest.mark.parametrize("name", ["hello", "ticker", "clocks", "refusals", "demand", "events"])
 def test_guest_passes_as_dom0_of_a_real_xen(xen: Path, name: str) -> None:
     console = console_of_dom0(xen, guest_path(name, "x86_64"))
     assert REPORT_PASS.search(console), console
