@@ -314,6 +314,11 @@ class DomainHandle:
         lifecycle.require_existing(self._dom)
         self._machine.vmm.host.unpause(self._dom)
 
+    def send_debug_virq(self) -> None:
+        """Raise VIRQ_DEBUG on each of its vCPUs: kernels then print what they are doing."""
+        lifecycle.require_existing(self._dom)
+        self._machine.vmm.host.send_debug_virq(self._dom)
+
     def shutdown(self, reason: int = ShutdownReason.POWEROFF) -> None:
         """End it now, without asking it, as if it had given `reason`; its memory stays."""
         lifecycle.require(self._dom, DomainState.RUNNING)

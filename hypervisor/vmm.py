@@ -144,8 +144,10 @@ class Vmm:
             self.host.log.write_lines(dom.domid, data)
 
     def console_input(self, domid: int, data: bytes) -> None:
-        """Somebody typed at a domain's console."""
-        self.backends.console_input(domid, data)
+        """Somebody typed at a domain's console, which for Domain 0 may be Xen's own."""
+        dom = self.host.domains.get(domid)
+        if dom is None or not self.host.type_at_xen(dom, data):
+            self.backends.console_input(domid, data)
         self._look_for_events = True
 
     def attach_backends(self, dom: Domain) -> None:

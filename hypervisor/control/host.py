@@ -41,6 +41,7 @@ from hypervisor.traps.segments import xen_gdt_page
 from hypervisor.x86.paging import PAGE_SHIFT, PAGE_SIZE
 
 START_NS: Final = 1_066_521_600 * 10**9  # machines start on 2003-10-19: always the same day
+SERIAL_RX_SIZE: Final = 128  # what Xen's console keeps of its input, bytes
 IPI_GRACE_NS: Final = 50_000  # how long a vCPU goes on that has interrupted another of its domain
 PREEMPTION_NS: Final = 1_000_000  # what a piece of a long hypercall costs its caller: a slice
 
@@ -81,7 +82,8 @@ class Host:
         self.call_by_number: Callable[[int, tuple[int, ...]], int | None] = _no_call
         self.after_iret: Callable[[], None] = _nothing
         self.emergency_write: Callable[[Domain, bytes], None] = _no_console
-        self.emergency_read: Callable[[Domain, int], bytes] = _no_input
+        self.emergency_read: Callable[[Domain, int], bytes] = self._read_typed
+        self._typed = bytearray()  # at Xen's console, not read yet
         self._gdt_pages: dict[bool, int] = {}
 
     # --- time --------------------------------------------------------------------------------
@@ -281,6 +283,27 @@ class Host:
                 self.events.raise_virq(dom, virq, 0)
                 return
 
+    def send_debug_virq(self, dom: Domain) -> None:
+        """Ask each vCPU of `dom` what it does; Xen does so when `q` is typed (dump_domains)."""
+        for vcpu in dom.vcpus:
+            self.events.raise_virq(dom, Virq.DEBUG, vcpu.vcpu_id)
+
+    def type_at_xen(self, dom: Domain, data: bytes) -> bool:
+        """Domain 0 is told of input at Xen's own console, if it listens there (serial_rx).
+
+        What it does not read in time is lost.
+        """
+        if not dom.privileged or not self.events.virq_port(dom, Virq.CONSOLE, 0):
+            return False
+        self._typed += data[: SERIAL_RX_SIZE - len(self._typed)]
+        self.events.raise_virq(dom, Virq.CONSOLE, 0)
+        return True
+
+    def _read_typed(self, dom: Domain, size: int) -> bytes:
+        data = bytes(self._typed[:size])
+        del self._typed[:size]
+        return data
+
     def _stop(self, dom: Domain) -> None:
         for vcpu in dom.vcpus:
             self._leave(vcpu)
@@ -399,10 +422,6 @@ def _no_call(number: int, args: tuple[int, ...]) -> int | None:
 
 def _no_console(dom: Domain, data: bytes) -> None:
     """What nobody listens to is lost."""
-
-
-def _no_input(dom: Domain, size: int) -> bytes:
-    return b""
 
 
 def _no_report(dom: Domain, vcpu: Vcpu, why: str) -> str:
