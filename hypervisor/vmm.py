@@ -182,7 +182,7 @@ class Vmm:
                 self.interrupted = False
                 return RunEnd.INTERRUPTED
             vcpu = self._choose()
-            if not self._anyone_left():
+            if vcpu is None and not self._anyone_left():
                 return RunEnd.ALL_STOPPED
             if time_limit_ns is not None and self.host.now_ns >= time_limit_ns:
                 return RunEnd.TIME_LIMIT

@@ -139,10 +139,12 @@ class Host:
 
     def wake(self, vcpu: Vcpu) -> None:
         """`vcpu` has a reason to run again, which one that is down remembers."""
-        if vcpu.waits_for in (VcpuState.BLOCKED, VcpuState.POLLING):
-            vcpu.poll_ports = ()
+        waits_for = vcpu.waits_for
+        if waits_for is VcpuState.BLOCKED or waits_for is VcpuState.POLLING:
             vcpu.stats.wakeups += 1
-            self.timers.cancel(TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.POLL))
+            if waits_for is VcpuState.POLLING:
+                vcpu.poll_ports = ()
+                self.timers.cancel(TimerKey(vcpu.domid, vcpu.vcpu_id, TimerKind.POLL))
             if vcpu.state is VcpuState.DOWN:
                 vcpu.state_when_up = VcpuState.RUNNABLE
             else:
@@ -152,16 +154,17 @@ class Host:
     def _join(self, vcpu: Vcpu) -> None:
         """Queue `vcpu` if nothing is in the way (vcpu_wake)."""
         if self.domain_of(vcpu).is_runnable(vcpu):
+            now = self.now_ns
             if vcpu.runstate.state >= Runstate.BLOCKED:
-                self._change_runstate(vcpu, Runstate.RUNNABLE)
-            if self.scheduler.wake(vcpu, self.now_ns):
+                self._change_runstate(vcpu, Runstate.RUNNABLE, now)
+            if self.scheduler.wake(vcpu, now):
                 self._pick_again()
 
     def bring_up(self, vcpu: Vcpu) -> None:
         """`vcpu` exists for the scheduler from now on; what it waited for, it still does."""
         vcpu.state = vcpu.state_when_up
         if vcpu.state is not VcpuState.RUNNABLE and vcpu.runstate.state is Runstate.OFFLINE:
-            self._change_runstate(vcpu, Runstate.BLOCKED)
+            self._change_runstate(vcpu, Runstate.BLOCKED, self.now_ns)
         self._join(vcpu)
 
     def take_down(self, vcpu: Vcpu) -> None:
@@ -209,10 +212,11 @@ class Host:
         self.yield_cpu(vcpu)
 
     def _leave(self, vcpu: Vcpu) -> None:
-        if self.scheduler.sleep(vcpu, self.now_ns):
+        now = self.now_ns
+        if self.scheduler.sleep(vcpu, now):
             self._pick_again()
         if vcpu.runstate.state is not Runstate.RUNNING:  # else when its turn ends
-            self._change_runstate(vcpu, waiting_runstate(self.domain_of(vcpu), vcpu))
+            self._change_runstate(vcpu, waiting_runstate(self.domain_of(vcpu), vcpu), now)
 
     def _pick_again(self) -> None:
         """Whoever runs stops where it is, and the scheduler is asked."""
@@ -362,13 +366,15 @@ class Host:
 
     def begin_turn(self, vcpu: Vcpu) -> None:
         """`vcpu` is about to run, and its periodic timer with it; ticks it missed are one now."""
-        self._change_runstate(vcpu, Runstate.RUNNING)
+        self._change_runstate(vcpu, Runstate.RUNNING, self.now_ns)
         self._periodic_work(vcpu)
 
     def end_turn(self, vcpu: Vcpu) -> None:
         """`vcpu` lost or left the CPU: its periodic timer wakes nobody (Xen's sched_switch)."""
-        self._change_runstate(vcpu, waiting_runstate(self.domain_of(vcpu), vcpu))
-        self.timers.cancel(_periodic(vcpu))
+        state = waiting_runstate(self.domain_of(vcpu), vcpu)
+        self._change_runstate(vcpu, state, self.now_ns)
+        if vcpu.periodic_ns:
+            self.timers.cancel(_periodic(vcpu))
 
     def _periodic_work(self, vcpu: Vcpu) -> None:
         """Tick if it is time, and set the timer for the next tick (vcpu_periodic_timer_work)."""
@@ -380,8 +386,7 @@ class Host:
             self.events.raise_virq(self.domain_of(vcpu), Virq.TIMER, vcpu.vcpu_id)
         self.timers.set(_periodic(vcpu), vcpu.periodic_last_ns + vcpu.periodic_ns)
 
-    def _change_runstate(self, vcpu: Vcpu, state: Runstate) -> None:
-        now = self.now_ns
+    def _change_runstate(self, vcpu: Vcpu, state: Runstate, now: int) -> None:
         change_runstate(vcpu, state, now)
         if (probe := self.probes.runstate) is not None:
             probe(now, vcpu.domid, vcpu.vcpu_id, state)

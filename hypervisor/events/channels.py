@@ -317,7 +317,8 @@ class EventChannels:
 
     def _unblock(self, vcpu: Vcpu) -> None:
         """An upcall is pending: whatever `vcpu` waits for is over (vcpu_unblock)."""
-        if vcpu.waits_for in (_BLOCKED, _POLLING):
+        state = vcpu.state
+        if state is _BLOCKED or state is _POLLING or state is _DOWN:
             self.wake(vcpu)
 
     def _wake_pollers(self, dom: Domain, port: int) -> None:

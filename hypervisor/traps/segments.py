@@ -172,6 +172,9 @@ def reload_data_segments(current: Current) -> tuple[int, ...] | None:
     """
     state = current.state
     is_64 = current.vcpu.width.is_64
+    of = state.selector
+    if not (of(DS) | of(ES) | of(FS) | of(GS)) & ~SEL_RPL:
+        return None  # as 64-bit kernels have them
     before = [state.segment(register) for register in DATA_SEGMENTS]
     failed = False
     for register, (selector, base, limit, flags) in zip(DATA_SEGMENTS, before, strict=True):
