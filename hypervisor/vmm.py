@@ -122,6 +122,7 @@ class Vmm:
             self.entry.before_user_mode()
         if vcpu.nmi_masked:
             vcpu.nmi_masked = False
+            self.current.fast.serve(self.current.dom, vcpu)
             if vcpu.nmi_pending:
                 self.cpu.request_stop()  # and with that it is looked at again
 

@@ -7,6 +7,9 @@ more does the vCPU change.
 
 Selectors are another matter: Xen loads them when the vCPU first runs. A data segment that cannot be
 loaded then means the failsafe callback, and CS or SS an exception at the vCPU's first instruction.
+
+Still missing: VGCF_I387_VALID. The FPU starts as after FNINIT, whatever fpu_ctxt holds; kernels
+leave that flag clear, toolstacks that restore a domain set it.
 """
 
 from __future__ import annotations

@@ -173,6 +173,7 @@ class TrapEntry:
         gate = vcpu.gates[Vector.NMI]
         if gate.address:
             vcpu.nmi_masked = True
+            self._current.fast.serve(self._current.dom, vcpu)
             bounce.to_gate(self._current, gate, None)
 
     def reload_segments(self) -> None:

@@ -80,7 +80,8 @@ class FastTraps:
         context[words.VCPU_INFO] = self._memory.address + vcpu.vcpu_info_maddr
         context[words.LEVELS] = PAGING_MODE[vcpu.width].levels
         context[words.HOLE] = HOLE[vcpu.width].vaddr
-        self._is_usual = not dom.vm_assist & _ARCHITECTURAL_IOPL
+        # an NMI's handler is to be seen to return
+        self._is_usual = not dom.vm_assist & _ARCHITECTURAL_IOPL and not vcpu.nmi_masked
         context[words.ENABLED] = self._is_usual and not self._is_watched
 
     def watch(self, is_watched: bool) -> None:

@@ -342,6 +342,11 @@ def with_nmi_gate(guest: Guest) -> Any:
     return made
 
 
+def is_fast(guest: Guest) -> bool:
+    """Whether machine code may do the guest's irets."""
+    return guest.host.current.fast._is_usual
+
+
 def test_an_nmi_enters_its_handler_once_until_an_iret(guest: Guest) -> None:
     initialise(guest, with_nmi_gate(guest))
     op(guest, VcpuOp.UP)
@@ -350,11 +355,13 @@ def test_an_nmi_enters_its_handler_once_until_an_iret(guest: Guest) -> None:
     state = put_on_cpu(guest, vcpu)
     assert state.rip == BASE[guest.width] + HANDLER
     assert guest.host.current.events_masked
+    assert not is_fast(guest)  # so that the iret is seen
     sp = state.gpr(RSP)
     guest.host.send_nmi(vcpu)
     vmm.entry.deliver_now()
     assert state.gpr(RSP) == sp
     vmm._after_iret()
+    assert is_fast(guest)
     vmm.entry.deliver_now()
     assert state.gpr(RSP) < sp
 
