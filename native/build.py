@@ -29,7 +29,7 @@ from hypervisor.traps import bounce, fast_context, segments  # noqa: E402
 from hypervisor.x86 import flags, paging  # noqa: E402
 
 TARGET: Final = ROOT / "hypervisor" / "traps" / "generated" / "fast_code.py"
-FUNCTIONS: Final = ("interrupt", "system_call", "iret", "context")
+FUNCTIONS: Final = ("interrupt", "system_call", "invalid", "iret", "context")
 _FLAGS: Final = """
     -target x86_64-freestanding-none -std=gnu11 -O2 -g0 -ffreestanding -fPIE -mcmodel=small
     -fvisibility=hidden -fno-stack-protector -fno-sanitize=all -fno-asynchronous-unwind-tables

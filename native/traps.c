@@ -426,16 +426,54 @@ static bool page_fault(u32 error)
     return true;
 }
 
+/* An exception without an error code, about which Xen has nothing to do or to say. */
+static bool plain_fault(u32 vector)
+{
+    if (!bounce(gate(vector), PLAIN, 0))
+        return false;
+    V(EXCEPTIONS)++;
+    attend();
+    return true;
+}
+
+static bool fault(u32 vector)
+{
+    if (vector == 14)
+        return page_fault(D(ERROR_CODE));
+    if ((vector != 0 && vector != 16) || !plain_fault(vector)) /* #DE, #MF */
+        return false;
+    D(OLD_EXCEPTION) = 0xffffffff;
+    return true;
+}
+
+/* A limit of 0 is a step, or somebody wants the CPU to stop. */
+static bool is_usual(void)
+{
+    return context[ENABLED] && W(LIMIT) && !is_unsettled();
+}
+
 /* Called in place of the machine's callback: see Cpu.ask_first. */
 void interrupt(void *engine, u32 vector, void *data)
 {
-    /* A limit of 0 is a step, or somebody wants the CPU to stop. */
-    if (context[ENABLED] && W(LIMIT) && !is_unsettled()) {
-        if (D(EXCEPTION_IS_INT) ? soft_interrupt(vector)
-                                : vector == 14 && page_fault(D(ERROR_CODE)))
-            return;
-    }
+    if (is_usual() && (D(EXCEPTION_IS_INT) ? soft_interrupt(vector) : fault(vector)))
+        return;
     ((void (*)(void *, u32, void *))context[NEXT_INTERRUPT])(engine, vector, data);
+}
+
+/* #UD, unless ud2 begins the prefix of a forced emulation: 0f 0b, "xen". */
+static bool undefined_opcode(void)
+{
+    u64 rip = Q(RIP) + segment(CS)->base;
+    const u8 *code = stack_at(Q(CR3), D(HFLAGS) & HF_CS64 ? rip : rip & M32, 3, false);
+
+    return code && !(code[0] == 0x0f && code[1] == 0x0b && code[2] == 'x') && plain_fault(6);
+}
+
+bool invalid(void *engine, void *data)
+{
+    if (is_usual() && undefined_opcode())
+        return true;
+    return ((bool (*)(void *, void *))context[NEXT_INVALID])(engine, data);
 }
 
 /* --- system calls -------------------------------------------------------------------------------- */

@@ -1,7 +1,7 @@
 /*
  * bench: loops whose cost somebody outside measures.
  *
- * Command line: loop=hypercall|alu|load|store|fault|syscall|bounced|direct|map|batch|entry|touch|all
+ * Command line: loop=hypercall|alu|load|store|fault|syscall|bounced|direct|port|map|batch|entry|touch|all
  * (default all), n=COUNT (default a million), and nx=0 to leave data pages executable, as Xen maps
  * them (writes are slow there on an emulated processor). Each loop prints its name, its count and the guest's own nanoseconds between
  * two marks, so that the host can attribute its time: "bench: begin NAME" and "bench: end NAME".
@@ -127,7 +127,7 @@ static const struct loop {
 #if !IS_64
     { "direct", direct_loop },
 #endif
-    { "map", map_loop },             { "batch", batch_loop }, { "entry", entry_loop },
+    { "port", port_loop },          { "map", map_loop },             { "batch", batch_loop }, { "entry", entry_loop },
     { "touch", touch_loop },
 };
 

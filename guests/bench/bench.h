@@ -9,6 +9,9 @@ void batch_loop(u64 count);
 void entry_loop(u64 count);
 void touch_loop(u64 count);
 
+/* ports.c */
+void port_loop(u64 count);
+
 /* system_calls.c */
 void bounced_loop(u64 count);
 #if !IS_64

@@ -45,6 +45,28 @@ static void test_control_registers(const pte_t *top)
                !!(READ("cr4") & CR4_PAE) == (PT_LEVELS > 2));
 }
 
+/* Single-stepping sees an emulated instruction as one that was executed (pv_emul_instruction_done). */
+#define SET_TF "pushf\n orl $0x100, (" SP ")\n popf"
+PROVOKE(step_mov_cr0, SET_TF, "mov %cr0, " AX);
+PROVOKE(step_cpuid, "xor %eax, %eax\n" SET_TF, ".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2");
+PROVOKE(step_port, "mov $0x2f0, %edx\n" SET_TF, "in %dx, %al");
+
+#define STEP(stub, name, text)                                                                     \
+    { CODE(stub), .id = name, .vector = EXC_DB, .where = AFTER, .rule = text }
+
+static void test_single_steps(void)
+{
+    static const struct trap_case steps[] = {
+        STEP(step_mov_cr0, "step.mov-cr0", "TF: #DB after an emulated mov from CR0"),
+        STEP(step_cpuid, "step.forced-cpuid", "after a cpuid by the forced prefix"),
+        STEP(step_port, "step.port", "and after an in that the virtual IOPL permits"),
+    };
+
+    hv_set_iopl(1);
+    CHECK_ALL(check_trap_case, steps);
+    hv_set_iopl(0);
+}
+
 /* Bits of CR4 that are Xen's are kept as they are, silently (pv_fixup_guest_cr4). */
 PROVOKE(cr4_vmxe, "mov %cr4, " AX "\n xor $0x2000, " AX, "mov " AX ", %cr4");
 
@@ -200,6 +222,7 @@ void test_emulated(void)
 {
     /* The entry that maps address 0 lies at the start of the top table. */
     test_control_registers(pt_walk(0, PT_LEVELS));
+    test_single_steps();
     test_cr4();
     test_flags();
     test_cpuid();

@@ -43,6 +43,8 @@ class Callbacks:
         self._attention = memoryview(self._nothing).cast("B")
         self._int_gate: Gate | None = None
         self._syscall_gate: Gate | None = None
+        self._invalid_function = _engine.INVALID_FN(self._invalid)
+        self._invalid_hook = 0
         self._install(watch)
         self._tell_gates(ctypes.addressof(self._nothing))
 
@@ -65,11 +67,18 @@ class Callbacks:
         self._attention = memory.view[attention_maddr : attention_maddr + 2]
         self._tell_gates(memory.address + attention_maddr)
 
-    def ask_first(self, interrupt: int, syscall: int) -> tuple[int, int] | None:
+    def ask_first(self, interrupt: int, syscall: int, invalid: int) -> tuple[int, int, int] | None:
         """See Cpu.ask_first."""
         if self._int_gate is None or self._syscall_gate is None:
             return None
-        return self._int_gate.ask_first(interrupt), self._syscall_gate.ask_first(syscall)
+        engine = self._core.engine
+        engine.unhook(self._invalid_hook)
+        self._invalid_hook = engine.hook(_engine.HOOK_INSN_INVALID, ctypes.c_void_p(invalid))
+        return (
+            self._int_gate.ask_first(interrupt),
+            self._syscall_gate.ask_first(syscall),
+            ctypes.cast(self._invalid_function, ctypes.c_void_p).value or 0,
+        )
 
     def _tell_gates(self, attention: int) -> None:
         for gate in (self._int_gate, self._syscall_gate):
@@ -93,7 +102,7 @@ class Callbacks:
             engine.hook(_engine.HOOK_INSN, syscall, insn=_engine.INSN_SYSCALL)
             engine.hook(_engine.HOOK_INTR, interrupt)
         engine.hook(_engine.HOOK_INSN, void(self._sysenter), insn=_engine.INSN_SYSENTER)
-        engine.hook(_engine.HOOK_INSN_INVALID, _engine.INVALID_FN(self._invalid))
+        self._invalid_hook = engine.hook(_engine.HOOK_INSN_INVALID, self._invalid_function)
         cpuid = _engine.INT_INSN_FN(self._cpuid)
         engine.hook(_engine.HOOK_INSN, cpuid, insn=_engine.INSN_CPUID)
         for insn in (_engine.INSN_RDTSC, _engine.INSN_RDTSCP):

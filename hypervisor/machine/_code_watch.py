@@ -16,6 +16,7 @@ checks at every instruction (`no_exit_request` 0).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 from hypervisor.machine import _engine
@@ -171,7 +172,9 @@ class CodeWatch:
             maddr = physical(core.memory, core.state, vaddr)
             code = b"" if maddr is None else core.memory.read(maddr, _MAX_INSTRUCTION)
             iopl = core.state.rflags >> 12 & 3
-            if _port_opcode(code) and core.state.cpl > iopl:
+            if not _port_opcode(code) or core.state.cpl <= iopl:
+                return
+            if not core.exits.port_allowed(code):
                 self._port_fault = True
                 core.stop()
         except BaseException as error:
@@ -210,6 +213,7 @@ class CodeWatch:
             self._core.failed(error)
 
 
+@lru_cache(maxsize=1024)
 def _port_opcode(code: bytes) -> bool:
     """Whether an instruction is in, out, ins or outs."""
     at = 0

@@ -145,15 +145,16 @@ class Cpu:
         """Memory that the host executes, with `code` at its start."""
         return machine_code(code)
 
-    def ask_first(self, interrupt: int, syscall: int) -> tuple[int, int]:
+    def ask_first(self, interrupt: int, syscall: int, invalid: int) -> tuple[int, int, int]:
         """Call machine code at every exception, `int n` and syscall that is no call (serve_int).
 
         `interrupt` is a C function (engine, vector, data), at a fault's instruction or behind
         `int n`, as `exception_is_int` says; nothing is settled yet. `syscall` takes no arguments
-        and comes behind the instruction. The result are the functions that they are to call in
+        and comes behind the instruction. `invalid` is a C function (engine, data) at an undefined
+        instruction, whose result is true. The result are the functions that they are to call in
         their turn, with the same arguments, where they have no answer: at every step, for one.
         """
-        before = self._callbacks.ask_first(interrupt, syscall)
+        before = self._callbacks.ask_first(interrupt, syscall, invalid)
         assert before is not None, "nothing calls machine code: see for_machine_code"
         return before
 

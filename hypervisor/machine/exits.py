@@ -31,11 +31,18 @@ class Exits(Protocol):
     def rdtsc(self) -> int:
         """rdtsc or rdtscp: the time-stamp counter."""
 
+    def port_allowed(self, code: bytes) -> bool:
+        """RIP is at a port instruction, `code`, that IOPL does not permit.
+
+        True: do it all the same, by `port_in` or `port_out`, and nothing of the state has been
+        changed. False: it is #GP(0), a call of `exception`, which may change anything.
+        """
+
     def port_in(self, port: int, size: int) -> int:
-        """in, where IOPL permits it."""
+        """in, where IOPL or the owner permits it."""
 
     def port_out(self, port: int, size: int, value: int) -> None:
-        """out, where IOPL permits it."""
+        """out, where IOPL or the owner permits it."""
 
 
 class NoExits:
@@ -63,6 +70,10 @@ class NoExits:
     def rdtsc(self) -> int:
         """Time stands still."""
         return 0
+
+    def port_allowed(self, code: bytes) -> bool:
+        """As the CPU says."""
+        return False
 
     def port_in(self, port: int, size: int) -> int:
         """Nothing answers."""

@@ -16,7 +16,7 @@ from hypervisor.mm.guest_memory import GuestFault
 from hypervisor.traps import msr
 from hypervisor.traps.cpuid import cpuid
 from hypervisor.traps.current import Current
-from hypervisor.traps.ports import PORT_OPCODES, emulate_port
+from hypervisor.traps.ports import PORT_OPCODES, emulate_port, is_allowed
 from hypervisor.x86.decode import MAX_INSTRUCTION, Opcode, modrm_registers, opcode_of
 from hypervisor.x86.flags import (
     CR0_TS,
@@ -66,6 +66,11 @@ class Emulator:
             return False
         self._advance(length)
         return True
+
+    def is_allowed_port(self, code: bytes) -> bool:
+        """Whether `code`, at RIP, is an in or out that the guest may do; of string forms, no."""
+        front = opcode_of(code, is_64=self._is_64_bit_code())
+        return front is not None and is_allowed(self._current, front, code)
 
     def forced_cpuid(self) -> bool:
         """Emulate cpuid behind its PV prefix, whose ud2 raised #UD; False if it is not that."""

@@ -53,10 +53,11 @@ class FastTraps:
         self._words[words.MEMORY_BYTES] = cpu.memory.size_bytes
         frames = ctypes.c_char.from_buffer(self._code_frames)
         self._words[words.CODE_FRAMES] = ctypes.addressof(frames)
-        before = cpu.ask_first(
-            self._start + fast_code.INTERRUPT, self._start + fast_code.SYSTEM_CALL
-        )
-        self._words[words.NEXT_INTERRUPT], self._words[words.NEXT_SYSCALL] = before
+        ours = (fast_code.INTERRUPT, fast_code.SYSTEM_CALL, fast_code.INVALID)
+        before = cpu.ask_first(*(self._start + function for function in ours))
+        nexts = (words.NEXT_INTERRUPT, words.NEXT_SYSCALL, words.NEXT_INVALID)
+        for word, function in zip(nexts, before, strict=True):
+            self._words[word] = function
         self._attend: Any = None
 
     def connect(self, attend: Callable[[], None]) -> None:

@@ -27,6 +27,7 @@ VCPU_INFO: Final = 12  # address of its vcpu_info
 LEVELS: Final = 13  # of its page tables: 2, 3, 4
 HOLE: Final = 14  # where Xen's region begins
 USER_TLB_STALE: Final = 15  # see TrapEntry
-CONTEXT_WORDS: Final = 16
+NEXT_INVALID: Final = 16
+CONTEXT_WORDS: Final = 17
 
 DIRECT_VECTOR: Final = 0x80  # see bounce.to_direct_gate

@@ -13,9 +13,14 @@ _CONSTANT: Final = {
     flags.MSR_APIC_BASE: 0xFEE00900,
     flags.MSR_MISC_ENABLE: 0x1,
     flags.MSR_PLATFORM_ID: 0,
+    flags.MSR_PLATFORM_INFO: 0,  # no CPUID faulting, so none can be enabled:
+    flags.MSR_MISC_FEATURES_ENABLES: 0,
     flags.MSR_UCODE_REV: 0,
     flags.MSR_PAT: 0x0501_0007_0406,
 }
+_READ_ONLY: Final = frozenset({flags.MSR_APIC_BASE, flags.MSR_PLATFORM_INFO})
+#: Of EFER, what 32-bit guests are not shown (guest_efer).
+_LONG_MODE: Final = flags.EFER_SCE | flags.EFER_LME | flags.EFER_LMA
 
 
 def read(current: Current, number: int, now_ns: int) -> int | None:
@@ -24,8 +29,10 @@ def read(current: Current, number: int, now_ns: int) -> int | None:
     match number:
         case flags.MSR_TSC:
             return now_ns
-        case flags.MSR_EFER:
+        case flags.MSR_EFER if current.vcpu.width.is_64:
             return state.efer
+        case flags.MSR_EFER:
+            return state.efer & ~_LONG_MODE
         case flags.MSR_FS_BASE if current.vcpu.width.is_64:
             return state.segment(FS).base
         case flags.MSR_GS_BASE if current.vcpu.width.is_64:
@@ -44,7 +51,7 @@ def write(current: Current, number: int, value: int) -> bool:
         set_base(current, number, value)
         return True
     # Microcode and the like: a write of what is there already changes nothing
-    return number in _CONSTANT and number != flags.MSR_APIC_BASE and value == _CONSTANT[number]
+    return number in _CONSTANT and number not in _READ_ONLY and value == _CONSTANT[number]
 
 
 def set_base(current: Current, number: int, value: int) -> None:

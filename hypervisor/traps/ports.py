@@ -60,11 +60,8 @@ def emulate_port(current: Current, front: Opcode, code: bytes, *, is_64: bool) -
     if opcode in _IMMEDIATE:
         if len(code) <= length:
             return None
-        port = code[length]
         length += 1
-    else:
-        port = current.state.gpr(RDX) & _M16
-    size = 1 if not opcode & 1 else 2 if _OPERAND_SIZE in front.prefixes else 4
+    port, size = _access(current, front, code)
     if not may_use(current, port, size):
         return None
     if opcode in _STRINGS:
@@ -72,6 +69,23 @@ def emulate_port(current: Current, front: Opcode, code: bytes, *, is_64: bool) -
     if opcode in _READS:
         read_nothing(current, size)
     return length
+
+
+def is_allowed(current: Current, front: Opcode, code: bytes) -> bool:
+    """Whether `code` is an in or out, no string form, of a port that the guest may use."""
+    opcode = front.opcode
+    if opcode not in PORT_OPCODES or opcode in _STRINGS:
+        return False
+    if opcode in _IMMEDIATE and len(code) <= front.length:
+        return False
+    return may_use(current, *_access(current, front, code))
+
+
+def _access(current: Current, front: Opcode, code: bytes) -> tuple[int, int]:
+    """The port of an instruction, and how many bytes it moves."""
+    opcode = front.opcode
+    port = code[front.length] if opcode in _IMMEDIATE else current.state.gpr(RDX) & _M16
+    return port, 1 if not opcode & 1 else 2 if _OPERAND_SIZE in front.prefixes else 4
 
 
 def may_use(current: Current, port: int, size: int) -> bool:

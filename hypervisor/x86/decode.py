@@ -6,6 +6,7 @@ capstone. Works on at least one and at most 15 bytes.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 MAX_INSTRUCTION: Final = 15
@@ -24,6 +25,7 @@ class Opcode(NamedTuple):
     length: int
 
 
+@lru_cache(maxsize=4096)
 def opcode_of(code: bytes, *, is_64: bool) -> Opcode | None:
     """Prefixes and opcode at the start of `code`; None when it ends before the opcode does."""
     at = 0

@@ -95,6 +95,22 @@ def test_port_access_without_the_right_is_a_gp_at_the_instruction(board: Board, 
     assert board.gpr(RCX) == 1
 
 
+def test_a_port_that_the_owner_allows_is_done_in_place(board: Board) -> None:
+    until_ud(board)
+    board.allowed_ports = {0xEC, 0xEE}
+    board.run("66ba3412 90 ec 90 ee 0f0b")
+    assert board.seen == [
+        ("allowed", 0xEC, 0, CODE + 5, 0),
+        ("in", 0x1234, 1, CODE + 5, 0),
+        ("allowed", 0xEE, 0, CODE + 7, 0),
+        ("out", 0x1234, 0x34, CODE + 7, 0),
+        ("exception", 6, 0, CODE + 8, 0),
+    ]
+    assert board.gpr(RAX) & 0xFF == 0x34
+    per_byte = board.cpu.clock.ps_per_byte
+    assert [ps // per_byte for ps in board.times] == [5, 5, 7, 7, 8]
+
+
 def test_port_access_with_the_right_reaches_the_owner(board: Board) -> None:
     until_ud(board)
     board.load("66ba3412 b8efbeadde ee 31c0 ec 0f0b")

@@ -52,6 +52,7 @@ class Board:
         self.checksums: list[int] = []
         self.handler: Callable[[str, int, int], None] = self.stop
         self.tsc = 0x1_2345_6789
+        self.allowed_ports: set[int] = set()  # by opcode
         self._map_all()
         self.start(CODE)
 
@@ -173,6 +174,13 @@ class Board:
         """Recorded."""
         self._note("rdtsc")
         return self.tsc
+
+    def port_allowed(self, code: bytes) -> bool:
+        """As `allowed_ports` says, of the instruction's first byte."""
+        if code[0] in self.allowed_ports:
+            self._note("allowed", code[0])
+            return True
+        return False
 
     def port_in(self, port: int, size: int) -> int:
         """Recorded; a port reads as its number."""
