@@ -446,10 +446,11 @@ static bool fault(u32 vector)
     return true;
 }
 
-/* A limit of 0 is a step, or somebody wants the CPU to stop. */
+/* A limit of 0 is a step, or somebody wants the CPU to stop. In virtual-8086 mode, where no guest can
+ * be by right, CS is any number (bounce._out_of_vm86). */
 static bool is_usual(void)
 {
-    return context[ENABLED] && W(LIMIT) && !is_unsettled();
+    return context[ENABLED] && W(LIMIT) && !is_unsettled() && !(Q(EFLAGS) & EFLAGS_VM);
 }
 
 /* Called in place of the machine's callback: see Cpu.ask_first. */
@@ -497,7 +498,7 @@ static bool user_syscall(void)
 
 void system_call(void)
 {
-    if (context[ENABLED] && W(LIMIT) && user_syscall())
+    if (is_usual() && user_syscall())
         return;
     ((void (*)(void))context[NEXT_SYSCALL])();
 }

@@ -54,6 +54,7 @@
     X(vcpu_info_neighbour)                                                                         \
     X(vcpu_info_over_table)                                                                        \
     X(vm86_frame)                                                                                  \
+    X(vm86_interrupt)                                                                              \
     X(write_neighbour)                                                                             \
     X(xen_slot)
 

@@ -1,6 +1,7 @@
 """The short way of a trap is the long way: same guest, same counts, same time, whatever is odd.
 
-Each seed makes a guest whose gates, stacks, selectors, flags, mask and pending events are drawn.
+Each seed makes a guest whose gates, stacks, selectors, flags, mask and pending events are drawn; of
+every other also ring, segments and mode.
 It executes one instruction that traps, on a machine whose traps are machine code and on one where
 all go by Python.
 """
@@ -24,12 +25,12 @@ from hypervisor.domain.domain import DomainState
 from hypervisor.domain.trap_state import Callback, TrapGate
 from hypervisor.mm.walk import walk
 from hypervisor.traps.bounce import load_kernel_64, toggle_guest_mode
-from hypervisor.x86.flags import CS, R11, RAX, RCX, RSP, SS
+from hypervisor.x86.flags import CS, DS, ES, FS, GS, R11, RAX, RCX, RSP, SS
 from hypervisor.x86.paging import PTE_US
 from tests.support.callers import BASE, Guest
 
 ROOT: Final = Path(__file__).resolve().parents[3]
-SEEDS: Final = 6
+SEEDS: Final = 8
 FAR_PS: Final = 1_000_000  # so far that nothing is stepped: a step goes by Python
 CODE: Final = 0x100
 HANDLER: Final = 0x200
@@ -47,6 +48,9 @@ INSTRUCTIONS: Final = {
     "divide": b"\x31\xc0\xf7\xf0",
     "jump": b"\xff\xe1",  # jmp (e/r)cx
 }
+#: VM, NT, RF, AC, TF, the two of IOPL, and the arithmetic and direction flags.
+EFLAGS_BITS: Final = (1 << 17, 1 << 14, 1 << 16, 1 << 18, 1 << 8, 1 << 12, 2 << 12, 0x8D5, 1 << 10)
+EFLAGS_VM: Final = 1 << 17
 ALWAYS_BY_PYTHON: Final = {
     "int 0x82",
     "forced cpuid",
@@ -58,8 +62,9 @@ Outcome = tuple[object, ...]
 class Odd:
     """One drawn guest."""
 
-    def __init__(self, guest: Guest, draw: random.Random) -> None:
+    def __init__(self, guest: Guest, draw: random.Random, *, is_wild: bool = False) -> None:
         self.guest = guest
+        self.is_wild = is_wild
         self.draw = draw
         self.is_64 = guest.width.is_64
         self.current = guest.enter().current
@@ -106,6 +111,41 @@ class Odd:
         odd = (0x800, 0xFFFF_FFFF, self.guest.data + 4, self.base + 0x40, self.base + CODE + 64)
         return good if self.draw.random() < 0.85 else self.draw.choice(odd)
 
+    def flags(self) -> int:
+        """Any."""
+        return 0x202 | sum(bit for bit in EFLAGS_BITS if self.draw.random() < 0.2)
+
+    def go_wild(self) -> None:
+        """What a guest brings about by loads of segments, far jumps and an iret of its own: another
+        ring, other selectors and bases, virtual-8086 mode."""
+        draw, state = self.draw, self.current.state
+        for register in (ES, DS, FS, GS):
+            if draw.random() < 0.3:
+                kinds = (0, 0x00CF_F300, 0x0000_F300, 0x00CF_FB00, 0x00CF_9F00, 0x00CF_B300)
+                flags = draw.choice(kinds)
+                base = draw.choice((0, 0, 0x1000, 0xFFFF_F000))
+                selector = draw.randrange(0x1_0000)
+                state.set_segment(register, selector, base, 0xFFFF_FFFF, flags)
+        for register in (CS, SS):
+            if draw.random() < 0.2:
+                _, base, limit, flags = state.segment(register)
+                wild = draw.choice((0xE019, 0xE030, 0xE033, 0xE02B, draw.randrange(0x1_0000)))
+                state.set_segment(register, wild, base, limit, flags)
+        if draw.random() < 0.2 and not self.is_64:
+            state.set_cpl(draw.choice((1, 2, 3)))
+        if draw.random() < 0.3 and state.cpl == 3:
+            self.go_to_vm86()
+
+    def go_to_vm86(self) -> None:
+        """As return_to_vm86 of the engine leaves it, but for the base: our code is there."""
+        state = self.current.state
+        for register in (ES, SS, DS, FS, GS):
+            selector = self.draw.randrange(0x1_0000)
+            state.set_segment(register, selector, selector << 4, 0xFFFF, 0x0000_F300)
+        selector = self.draw.choice((0xE019, 0xE030, 0xE033))
+        state.set_segment(CS, selector, self.base, 0xFFFF, 0x0000_F300)
+        state.rflags |= EFLAGS_VM | 3 << 12
+
     def set_up(self) -> None:
         draw, vcpu, state = self.draw, self.guest.vcpu, self.current.state
         kernel_cs = 0xE033 if self.is_64 else 0xE019
@@ -127,7 +167,8 @@ class Odd:
         self.current.assist_changed()
         self.current.mask_events(draw.random() < 0.4)
         self.current.view[vcpu.vcpu_info_maddr] = draw.random() < 0.3
-        state.rflags = draw.choice((0x202, 0x8D7, 0xA46, 0x4_0202, 0x1_4202))
+        flags = self.flags() & ~EFLAGS_VM
+        state.rflags = draw.choice((0x202, 0x8D7, 0xA46, 0x4_0202, 0x1_4202, flags))
         state.set_gpr(
             RCX, draw.choice((self.guest.data, 0x1000, 0xF600_0000, self.base + 0x9_0000))
         )
@@ -149,7 +190,7 @@ class Odd:
         """At the stack pointer, as the iret hypercall wants it."""
         draw = self.draw
         size = self.guest.width.word_bytes
-        flags = draw.choice((0x202, 0x2, 0x302, 0xA46, 0x3202))
+        flags = draw.choice((0x202, 0x2, 0x302, 0xA46, 0x3202, self.flags()))
         if self.is_64:
             cs, ss = self.selector(draw.choice((0xE033, 0xE030, 0xE023))), self.selector(0xE02B)
             ways = draw.choice((0, 256)), self.base + HANDLER
@@ -171,8 +212,11 @@ class Odd:
         is_call = name == "iret"
         if is_call:
             self.frame_for_iret()
-        elif self.draw.random() < 0.6:
-            self.go_to_user_mode()
+        else:
+            if self.draw.random() < 0.6:
+                self.go_to_user_mode()
+            if self.is_wild:
+                self.go_wild()
         code = INSTRUCTIONS[("syscall" if self.is_64 else "int 0x82") if is_call else name]
         mem, state = self.current.mem, self.current.state
         mem.write(self.base + CODE, b"\x90" + code + SPIN)
@@ -205,7 +249,7 @@ def one_guest(width: Width, *, native: bool) -> Iterator[Guest]:
 def outcome(width: Width, name: str, seed: int, *, native: bool) -> tuple[Outcome, int]:
     """And how often it came to Python, -1 where it always does."""
     with one_guest(width, native=native) as guest:
-        odd = Odd(guest, random.Random(f"{name} {seed}"))
+        odd = Odd(guest, random.Random(f"{name} {seed}"), is_wild=bool(seed % 2))
         found = odd.run(name)
         return found, odd.came_to_python if guest.host.current.fast.works else -1
 
