@@ -58,6 +58,7 @@ _SUMMARIES: Final = {
     "pagetables": "what may be done with page tables and frames, and what is refused, each rule",
     "crash": "ends badly on purpose: how=no-handler, how=stack or how=shutdown",
     "attacks": "ways out of a domain, tried for real: only=NAME, or role=neighbour",
+    "spinner": "keeps a CPU busy, or waits to be woken; says how late it was served",
     "bench": "loops to measure: null hypercalls, arithmetic, loads, stores (loop=..., n=...)",
     "demand": "processes, page faults, copy-on-write fork: who takes part, and what each way costs",
 }

@@ -43,6 +43,7 @@ NAMES: Final = (
     "pingpong",
     "crash",
     "bench",
+    "spinner",
     "demand",
 )
 

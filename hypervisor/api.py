@@ -41,6 +41,7 @@ from hypervisor.sched.params import (
     SchedSettings,
 )
 from hypervisor.sched.policies import DEFAULT_POLICY
+from hypervisor.sched.protocol import SchedStats
 from hypervisor.vmm import RunEnd, Vmm
 from hypervisor.x86.flags import CS, DS, ES, FS, GPR_NAMES, GS, SS
 
@@ -274,6 +275,15 @@ class DomainHandle:
         """What the scheduler promises it; `set_sched` changes it. Raises LifeCycleError."""
         lifecycle.require_existing(self._dom)
         return self._machine.vmm.host.sched_params(self._dom)
+
+    @property
+    def sched_stats(self) -> SchedStats:
+        """What it got and how often: CPU time, turns, preemptions, warps; 0 once destroyed."""
+        if self.state is DomainState.DESTROYED:
+            return SchedStats()
+        scheduler = self._machine.vmm.host.scheduler
+        scheduler.charge(self._machine.now_ns)
+        return replace(scheduler.stats(self.domid))
 
     def set_sched(self, params: SchedParams) -> None:
         """Promise it something else from now on, running or not. Raises LifeCycleError."""

@@ -320,6 +320,10 @@ class Vmm:
     def _idle(self, time_limit_ns: int | None) -> RunEnd | None:
         """Nobody can run: let time pass until a timer is due."""
         due = self.host.timers.next_deadline()
+        pick_again_ns = self.host.scheduler.next_event_ns()
+        if pick_again_ns is not None and (due is None or pick_again_ns <= due):
+            due = pick_again_ns
+            self.host.must_pick = True
         if due is None:
             return RunEnd.BLOCKED_FOREVER
         wake = due if time_limit_ns is None else min(due, time_limit_ns)

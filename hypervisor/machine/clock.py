@@ -74,6 +74,10 @@ class VirtualClock:
         """The present time."""
         return self._offset_ps + (self._words[COUNTER] - self.bytes_left()) * self.ps_per_byte
 
+    def worked_ps(self) -> int:
+        """How much of it guests have worked; the rest was idle or charged."""
+        return (self._words[COUNTER] - self.bytes_left()) * self.ps_per_byte
+
     def now_ns(self) -> int:
         """The present time in ns."""
         return self.now_ps() // 1000

@@ -239,6 +239,10 @@ class Bvt:
         return units * settings.mcu_ns - account.used_ns
 
     # --- time ------------------------------------------------------------------------------------
+    def next_event_ns(self) -> int | None:
+        """Nothing happens here by itself."""
+        return None
+
     def charge(self, now_ns: int) -> None:
         """Whoever runs has run until now; scheduler virtual time follows."""
         account = self._running

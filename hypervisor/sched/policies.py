@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from hypervisor.sched.bvt import Bvt
+from hypervisor.sched.bvt_xen import BvtXen
+from hypervisor.sched.credit import Credit
 from hypervisor.sched.params import SchedParamsError, SchedSettings
 from hypervisor.sched.protocol import Scheduler
 from hypervisor.sched.round_robin import RoundRobin
@@ -14,6 +16,8 @@ DEFAULT_POLICY: Final = "bvt"
 
 POLICIES: Final[dict[str, Callable[[SchedSettings], Scheduler]]] = {
     "bvt": Bvt,  # as its authors define it
+    "bvt-xen": BvtXen,  # as Xen 2 and 3 had it
+    "credit": Credit,  # what Xen had next
     "rr": lambda settings: RoundRobin(),
 }
 

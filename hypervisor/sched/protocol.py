@@ -60,6 +60,9 @@ class Scheduler(Protocol):
         Whoever was picked last has run until now.
         """
 
+    def next_event_ns(self) -> int | None:
+        """When to `pick` again although nobody can run at present; None when nothing is due."""
+
     def charge(self, now_ns: int) -> None:
         """Bring the accounts up to date: whoever was picked last has run until now."""
 

@@ -89,6 +89,10 @@ class RoundRobin:
         self._slice_ends_ns = now_ns + self.slice_ns
         return self._running, self.slice_ns
 
+    def next_event_ns(self) -> int | None:
+        """Nothing happens here by itself."""
+        return None
+
     def charge(self, now_ns: int) -> None:
         """Whoever runs has run until now."""
         if self._running is not None:

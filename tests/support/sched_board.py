@@ -151,6 +151,10 @@ class SchedBoard:
         task = self._picked
         stop_ns = min(until_ns, self._events[0][0] if self._events else FOR_EVER)
         if task is None:
+            due_ns = self.scheduler.next_event_ns()
+            if due_ns is not None and due_ns <= stop_ns:
+                stop_ns = due_ns
+                self._must_pick = True
             self.idle_ns += stop_ns - self.now_ns
             self.now_ns = stop_ns
             return
