@@ -24,6 +24,7 @@ from hypervisor.machine.cpu import Cpu
 from hypervisor.machine.state import HF_CPL, HF_CS64, HF_LMA
 from hypervisor.probes import Entry, Probes
 from hypervisor.traps.entry import TrapEntry
+from hypervisor.traps.fast_context import HYPERCALL_VECTOR
 from hypervisor.x86.flags import R8, R10, RAX, RBX, RCX, RDI, RDX, RSI
 
 _ENOSYS: Final = -38
@@ -32,7 +33,6 @@ _ARGS_64: Final = (RDI, RSI, RDX, R10, R8)
 _INSTRUCTION_BYTES: Final = 2  # int $0x82, syscall
 _M32: Final = 0xFFFF_FFFF
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
-HYPERCALL_VECTOR: Final = 0x82
 
 
 class Dispatcher:

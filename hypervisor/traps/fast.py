@@ -2,10 +2,10 @@
 
 What is commonest - a system call, a page fault that is the guest's, `int n`, and the iret hypercall
 back - needs nothing of the VMM but a frame and a few registers, and Python takes 5 to 10 us for
-that. native/traps.c does it in a tenth of one. It is asked first; where anything is not as usual it
-has changed nothing, and bounce, iret and entry do all of it. So whether it is there shows in the
-host's time only: both ways give the same guest state, counts and virtual time, and while somebody
-watches the entries (Probes.entry) all go by Python.
+that. traps/native/traps.c does it in a tenth of one. It is asked first; where anything is not as
+usual it has changed nothing, and bounce, iret and entry do all of it. So whether it is there shows
+in the host's time only: both ways give the same guest state, counts and virtual time, and while
+somebody watches the entries (Probes.entry) all go by Python.
 
 Nothing is kept in two places: the code reads the vCPU's own words (domain.trap_state), its
 vcpu_info, its page tables and its GDT, each time.

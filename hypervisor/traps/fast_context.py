@@ -1,4 +1,4 @@
-"""The words that the machine code of traps (native/traps.c) works on, one 64-bit word each.
+"""The words that the machine code of traps (traps/native/traps.c) works on, one 64-bit word each.
 
 A module of its own because the code is compiled with these numbers, and `fast` needs the code.
 """
@@ -31,3 +31,4 @@ NEXT_INVALID: Final = 16
 CONTEXT_WORDS: Final = 17
 
 DIRECT_VECTOR: Final = 0x80  # see bounce.to_direct_gate
+HYPERCALL_VECTOR: Final = 0x82  # of 32-bit guests

@@ -23,6 +23,7 @@ from hypervisor.abi.width import Width
 from hypervisor.api import Machine
 from hypervisor.domain.domain import DomainState
 from hypervisor.domain.trap_state import Callback, TrapGate
+from hypervisor.mm.descriptors import checked_descriptor
 from hypervisor.mm.walk import walk
 from hypervisor.traps.bounce import load_kernel_64, toggle_guest_mode
 from hypervisor.x86.flags import CS, DS, ES, FS, GS, R11, RAX, RCX, RSP, SS
@@ -30,10 +31,11 @@ from hypervisor.x86.paging import PTE_US
 from tests.support.callers import BASE, Guest
 
 ROOT: Final = Path(__file__).resolve().parents[3]
-SEEDS: Final = 8
+SEEDS: Final = 12
 FAR_PS: Final = 1_000_000  # so far that nothing is stepped: a step goes by Python
 CODE: Final = 0x100
 HANDLER: Final = 0x200
+USER_CODE_32: Final = bytes.fromhex("ffff000000fbcf00")
 SPIN: Final = b"\xeb\xfe"
 INSTRUCTIONS: Final = {
     "int 0x80": b"\xcd\x80",
@@ -102,7 +104,9 @@ class Odd:
 
     def selector(self, good: int) -> int:
         """`good`, or now and then something else."""
-        others = (0, 3, 0xE008, 0xE018, 0xE019, 0xE021, 0xE02B, 0xE033, 0xE023, 0x11, 0x0F, 0xFFFF)
+        others = (0, 1, 3, 0xE008, 0xE018, 0xE019, 0xE021, 0xE02B, 0xE033, 0xE023, 0x0F, 0xFFFF)
+        if self.is_wild and self.draw.random() < 0.5:
+            return self.draw.randrange(16) << 3 | self.draw.choice((1, 3))
         return good if self.draw.random() < 0.85 else self.draw.choice(others)
 
     def stack(self) -> int:
@@ -136,6 +140,23 @@ class Odd:
         if draw.random() < 0.3 and state.cpl == 3:
             self.go_to_vm86()
 
+    def make_gdt(self) -> None:
+        """A table of descriptors, the first place too, of all kinds that are let through."""
+        draw, guest = self.draw, self.guest
+        table = b""
+        for _ in range(16):
+            kind = draw.choice((0x0, 0x2, 0x4, 0x6, 0x8, 0xA, 0xC, 0xE)) | 0x11  # accessed; no gate
+            dpl = draw.choice((3, 3, 3 if self.is_64 else 1))
+            high = kind << 8 | dpl << 13 | draw.choice((0, 1, 1, 1)) << 15
+            high |= draw.choice((0x00CF_0000, 0x0000_0000, 0x1040_0010))
+            high |= 0x0020_0000 if self.is_64 and draw.random() < 0.3 else 0
+            desc = checked_descriptor(guest.width, high << 32 | 0xFFFF)
+            table += desc.to_bytes(8, "little")
+        at = guest.read_only(table)
+        mfn = self.current.mem.translate(at, write=False) >> 12
+        tables = guest.host.descriptor_tables
+        tables.set_gdt(guest.dom, guest.vcpu, [mfn], draw.choice((16, 2, 512)))
+
     def go_to_vm86(self) -> None:
         """As return_to_vm86 of the engine leaves it, but for the base: our code is there."""
         state = self.current.state
@@ -148,6 +169,8 @@ class Odd:
 
     def set_up(self) -> None:
         draw, vcpu, state = self.draw, self.guest.vcpu, self.current.state
+        if self.is_wild:
+            self.make_gdt()
         kernel_cs = 0xE033 if self.is_64 else 0xE019
         for vector in (0, 3, 6, 13, 14, 0x80, 0x81, 0x82):
             if draw.random() < 0.9:
@@ -289,9 +312,35 @@ def test_a_usual_system_call_does_not_come_to_python() -> None:
 
 
 def test_the_machine_code_is_what_its_source_makes() -> None:
-    command = [sys.executable, str(ROOT / "native" / "build.py"), "--check"]
+    command = [
+        sys.executable,
+        str(ROOT / "hypervisor" / "traps" / "native" / "build.py"),
+        "--check",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["by machine code", "by Python"])
+def test_the_null_selector_names_no_code(native: bool) -> None:
+    """Though the first place of the table holds a descriptor that would do."""
+    with one_guest(Width.X86_32, native=native) as guest:
+        odd = Odd(guest, random.Random(0))
+        mfn = odd.current.mem.translate(guest.read_only(USER_CODE_32), write=False) >> 12
+        guest.host.descriptor_tables.set_gdt(guest.dom, guest.vcpu, [mfn], 512)
+        guest.vcpu.gates[13] = TrapGate(0xE019, odd.base + HANDLER)
+        guest.vcpu.kernel_ss, guest.vcpu.kernel_sp = 0xE021, guest.data + 0x800
+        state, mem = odd.current.state, odd.current.mem
+        frame = (1, odd.base + HANDLER, 3, 0x202, guest.data + 0x100, 0xE033)
+        mem.write(guest.data + 0x200, b"".join(word.to_bytes(4, "little") for word in frame))
+        mem.write(odd.base + CODE, INSTRUCTIONS["int 0x82"])
+        mem.write(odd.base + HANDLER, SPIN)
+        state.rip = odd.base + CODE
+        state.set_gpr(RAX, 23)
+        state.set_gpr(RSP, guest.data + 0x200)
+        vmm = guest.machine.vmm
+        vmm.cpu.run(vmm.cpu.clock.now_ps() + FAR_PS)
+        assert (state.selector(CS), guest.vcpu.exceptions) == (0xE019, 1)
 
 
 def test_kernel_mode_of_a_new_vcpu() -> None:

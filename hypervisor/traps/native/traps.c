@@ -9,7 +9,7 @@
  * that does not run this code sees the same guest.
  *
  * The names of words (RIP, GATES, ENABLED, ...) are those of hypervisor/machine/state.py,
- * domain/trap_state.py and traps/fast.py, given to the compiler by native/build.py. The code is
+ * domain/trap_state.py and traps/fast.py, given to the compiler by build.py beside it. The code is
  * position independent and needs nothing but the one array below, which Python fills.
  */
 typedef unsigned char u8;
@@ -194,13 +194,14 @@ static void *stack_at(u64 cr3, u64 vaddr, unsigned size, bool write)
 static const u64 xen_gdt_32[] = XEN_GDT_32;
 static const u64 xen_gdt_64[] = XEN_GDT_64;
 
-/* From the GDT; 0, which nothing accepts, where there is none. */
+/* From the GDT; 0, which nothing accepts, where there is none: the null selector names none, whatever
+ * the guest has in the first place. */
 static u64 descriptor(u32 selector)
 {
     u32 slot = selector >> 3;
     u32 xens = slot - FIRST_RESERVED_GDT_ENTRY;
 
-    if (selector & 4)
+    if (selector & 4 || !slot)
         return 0;
     if (slot >= FIRST_RESERVED_GDT_ENTRY) {
         if (xens >= sizeof(xen_gdt_32) / 8)

@@ -1,4 +1,6 @@
-"""Compile traps.c into hypervisor/traps/generated/fast_code.py: `python native/build.py [--check]`.
+"""Compile traps.c into ../generated/fast_code.py.
+
+    python hypervisor/traps/native/build.py [--check]
 
 Users have no compiler, so what it makes is part of the sources: bytes in hexadecimal, and where the
 functions lie in them. The compiler is the guests' own, pinned, so that everybody who runs this gets
@@ -16,14 +18,14 @@ from types import ModuleType
 from typing import Final
 
 HERE: Final = Path(__file__).resolve().parent
-ROOT: Final = HERE.parent
+ROOT: Final = HERE.parents[2]
 sys.path.insert(0, str(ROOT))
 
 from elftools.elf.elffile import ELFFile  # noqa: E402
+from elftools.elf.sections import SymbolTableSection  # noqa: E402
 
 from hypervisor.abi import arch_x86, arch_x86_64  # noqa: E402
 from hypervisor.domain import domain, trap_state  # noqa: E402
-from hypervisor.hypercalls.dispatch import HYPERCALL_VECTOR  # noqa: E402
 from hypervisor.machine import _native, state  # noqa: E402
 from hypervisor.traps import bounce, fast_context, segments  # noqa: E402
 from hypervisor.x86 import flags, paging  # noqa: E402
@@ -50,9 +52,8 @@ _WORDS_PER_LINE: Final = 44  # bytes
 
 def _numbers(module: ModuleType, names: str) -> dict[str, int]:
     """Constants of a module; a leading underscore is Python's business."""
-    return {
-        name: getattr(module, name, getattr(module, f"_{name}", None)) for name in names.split()
-    }
+    found = vars(module)
+    return {name: found[name] if name in found else found[f"_{name}"] for name in names.split()}
 
 
 def definitions() -> dict[str, int | str]:
@@ -79,7 +80,6 @@ def definitions() -> dict[str, int | str]:
             "FLAT_USER_SS64 VGCF_IN_SYSCALL",
         ),
         **_numbers(arch_x86, "FIRST_RESERVED_GDT_ENTRY"),
-        "HYPERCALL_VECTOR": HYPERCALL_VECTOR,
         "CR2_OFFSET_32": domain.CR2_OFFSET[4],
         "CR2_OFFSET_64": domain.CR2_OFFSET[8],
         "XEN_GDT_32": _array(segments.XEN_GDT_32),
@@ -112,13 +112,16 @@ def compiled() -> str:
     (segment,) = [part for part in elf.iter_segments() if part["p_type"] == "PT_LOAD"]
     image = segment.data().ljust(segment["p_memsz"], b"\0")
     symbols = elf.get_section_by_name(".symtab")
+    assert isinstance(symbols, SymbolTableSection), "the linker keeps symbols"
     lines = [
-        "# Made by native/build.py from native/traps.c: do not edit.",
+        "# Made by hypervisor/traps/native/build.py from traps.c beside it: do not edit.",
         '"""Machine code of x86-64, System V convention: what `fast` puts before Python."""',
         "",
     ]
     for name in FUNCTIONS:
-        (symbol,) = symbols.get_symbol_by_name(name)
+        found = symbols.get_symbol_by_name(name)
+        assert found, f"traps.c has no {name}"
+        (symbol,) = found
         lines.append(f"{name.upper()} = {symbol['st_value'] - segment['p_vaddr']}")
     lines += ["CODE = bytes.fromhex("]
     lines += [
@@ -133,9 +136,7 @@ def main() -> None:
     text = compiled()
     if "--check" in sys.argv[1:]:
         if TARGET.read_text() != text:
-            sys.exit(
-                f"{TARGET.relative_to(ROOT)} is not what native/traps.c makes: run {sys.argv[0]}"
-            )
+            sys.exit(f"{TARGET.relative_to(ROOT)} is not what traps.c makes: run {sys.argv[0]}")
         return
     TARGET.write_text(text)
 
