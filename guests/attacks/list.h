@@ -13,6 +13,8 @@
     X(descriptor_neighbour)                                                                        \
     X(end_neighbour)                                                                               \
     X(exchange_of_neighbour)                                                                       \
+    X(fifo_neighbour)                                                                              \
+    X(fifo_over_table)                                                                             \
     X(free_mapped)                                                                                 \
     X(free_of_neighbour)                                                                           \
     X(gdt_forged)                                                                                  \
