@@ -104,6 +104,7 @@ class Vmm:
         entry.now_ps = self.cpu.clock.now_ps
         entry.ldt_fault = lambda vaddr: host.descriptor_tables.ldt_fault(self.current, vaddr)
         host.call_by_number = self.dispatcher.call
+        host.shorten_turn = self._shorten_turn
         host.after_iret = self._after_iret
         host.on_crash = lambda dom, vcpu, why: crash_report(self.current, why, host.now_ns)
         host.emergency_write = self._emergency_write
@@ -237,6 +238,11 @@ class Vmm:
             self._look_for_events = True
             self._turn_begins = True
             self.host.begin_turn(vcpu)
+
+    def _shorten_turn(self, ends_ns: int) -> None:
+        """Somebody has woken, who is to run after whoever runs now, but not as late as thought."""
+        self._turn_ends_ns = ends_ns
+        self.cpu.bring_forward(ends_ns * 1000)
 
     def _settle_ends(self) -> None:
         """Let the control side do what is to be done about domains that have ended.

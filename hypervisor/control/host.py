@@ -80,6 +80,7 @@ class Host:
         # filled by the vmm
         self.on_crash: Callable[[Domain, Vcpu, str], str] = _no_report
         self.call_by_number: Callable[[int, tuple[int, ...]], int | None] = _no_call
+        self.shorten_turn: Callable[[int], None] = _no_turn  # until when who is picked may go on
         self.after_iret: Callable[[], None] = _nothing
         self.emergency_write: Callable[[Domain, bytes], None] = _no_console
         self.emergency_read: Callable[[Domain, int], bytes] = self._read_typed
@@ -158,7 +159,11 @@ class Host:
             if vcpu.runstate.state >= Runstate.BLOCKED:
                 self._change_runstate(vcpu, Runstate.RUNNABLE, now)
             if self.scheduler.wake(vcpu, now):
-                self._pick_again()
+                left_ns = None if self.must_pick else self.scheduler.goes_on_ns(now)
+                if left_ns is None:
+                    self._pick_again()
+                else:
+                    self.shorten_turn(now + left_ns)
 
     def bring_up(self, vcpu: Vcpu) -> None:
         """`vcpu` exists for the scheduler from now on; what it waited for, it still does."""
@@ -419,6 +424,10 @@ def _periodic(vcpu: Vcpu) -> TimerKey:
 
 def _nothing() -> None:
     """Nobody needs to know."""
+
+
+def _no_turn(ends_ns: int) -> None:
+    """Nobody runs."""
 
 
 def _no_call(number: int, args: tuple[int, ...]) -> int | None:

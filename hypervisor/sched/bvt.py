@@ -200,6 +200,18 @@ class Bvt:
         self._picked = account.ready.first
         return self._picked, granted_ns
 
+    def goes_on_ns(self, now_ns: int) -> int | None:
+        """What is left of the turn of whoever was picked, if nobody is to take its place."""
+        self._end_warps(now_ns)
+        account = self._running
+        if account is None or self._picked is None or not self._goes_on(account):
+            return None
+        granted_ns = self._granted_ns(account, now_ns)
+        if self._gave_way or account.ready.first is not self._picked:
+            return None
+        self._has_woken = None
+        return granted_ns
+
     def _goes_on(self, running: Account) -> bool:
         """Whether nobody's E is less by the allowance, nor at all after having just woken."""
         if not self._by_evt:

@@ -254,6 +254,10 @@ class BvtXen:
             self.svt -= REBASE_BY
 
     # --- time ------------------------------------------------------------------------------------
+    def goes_on_ns(self, now_ns: int) -> int | None:
+        """`pick` says it."""
+        return None
+
     def next_event_ns(self) -> int | None:
         """Nothing happens here by itself."""
         return None

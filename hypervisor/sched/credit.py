@@ -179,6 +179,10 @@ class Credit:
             granted = min(granted, slice_ns)
         return purse.ready.first, max(1, granted)
 
+    def goes_on_ns(self, now_ns: int) -> int | None:
+        """`pick` says it."""
+        return None
+
     def next_event_ns(self) -> int | None:
         """When to `pick` again although nobody runs: somebody is parked until then."""
         return self._next_tick_ns if any(purse.is_parked for purse in self._queue) else None

@@ -60,6 +60,13 @@ class Scheduler(Protocol):
         Whoever was picked last has run until now.
         """
 
+    def goes_on_ns(self, now_ns: int) -> int | None:
+        """For how many ns at most whoever was picked last may go on, None if `pick` is to say.
+
+        Asked after a call that said so, in the middle of the guest's run: a stop is dear, and most
+        wake-ups only make a turn shorter.
+        """
+
     def next_event_ns(self) -> int | None:
         """When to `pick` again although nobody can run at present; None when nothing is due."""
 

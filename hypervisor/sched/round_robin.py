@@ -89,6 +89,10 @@ class RoundRobin:
         self._slice_ends_ns = now_ns + self.slice_ns
         return self._running, self.slice_ns
 
+    def goes_on_ns(self, now_ns: int) -> int | None:
+        """`pick` says it."""
+        return None
+
     def next_event_ns(self) -> int | None:
         """Nothing happens here by itself."""
         return None

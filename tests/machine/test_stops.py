@@ -56,6 +56,34 @@ def test_deadline_in_the_past_does_nothing(board: Board) -> None:
     assert board.cpu.state.rip == CODE
 
 
+@pytest.mark.parametrize("instructions", [0, 1, 2, 100, 1001])
+def test_deadline_brought_forward_in_an_exit_is_kept_as_exactly(
+    any_counter: Board, instructions: int
+) -> None:
+    """int 0x20, then a loop of instructions of two bytes; time is told from behind the int."""
+    board = any_counter
+    clock = board.cpu.clock
+    length = 2 * instructions * clock.ps_per_byte
+    board.handler = lambda *_: board.cpu.bring_forward(clock.now_ps() + length)
+    board.load("cd20" + COUNT_UP)
+    board.start(CODE)
+    began = clock.now_ps()
+    assert board.cpu.run(began + 10**9) is Stop.DEADLINE
+    assert clock.now_ps() == began + 2 * clock.ps_per_byte + length
+    assert board.gpr(RAX) == (instructions + 1) // 2
+
+
+def test_deadline_is_never_put_off_in_an_exit(any_counter: Board) -> None:
+    board = any_counter
+    clock = board.cpu.clock
+    board.handler = lambda *_: board.cpu.bring_forward(clock.now_ps() + 10**9)
+    board.load("cd20" + COUNT_UP)
+    board.start(CODE)
+    began = clock.now_ps()
+    assert board.cpu.run(began + 6 * clock.ps_per_byte) is Stop.DEADLINE
+    assert clock.now_ps() == began + 6 * clock.ps_per_byte
+
+
 def test_deadline_in_a_repeated_instruction_counts_its_iterations(any_counter: Board) -> None:
     board = any_counter
     board.load("fc bf00a00000 b900010000 f3aa 0f0b")  # cld; mov edi; mov ecx, 256; rep stosb

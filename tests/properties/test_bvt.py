@@ -183,10 +183,23 @@ class BvtMachine(RuleBasedStateMachine):
         vcpu = self.vcpus.get(domid)
         if vcpu is None or self.model.domains[domid].can_run:
             return
-        self.must_pick |= self.policy.wake(vcpu, self.now)
+        calls_for_pick = self.policy.wake(vcpu, self.now)
         self.model.wake(domid)
+        if calls_for_pick and not self.must_pick:
+            self._go_on_or_pick()
         assert self.model.domains[domid].a >= self.model.svt  # promise 3
         self._new_pairs(domid)
+
+    def _go_on_or_pick(self) -> None:
+        """Who runs is asked to go on only where `pick` would say the same."""
+        left = self.policy.goes_on_ns(self.now)
+        if left is None:
+            self.must_pick = True
+            return
+        before = self.model.running
+        assert self.model.choose() == before
+        assert left >= 1
+        self.granted = left
 
     @rule(domid=DOMIDS)
     def sleep(self, domid: int) -> None:

@@ -95,7 +95,12 @@ class SchedBoard:
         if not task.awake:
             task.awake = task.waits_for_cpu = True
             task.woken_ns = self.now_ns
-            self._must_pick |= self.scheduler.wake(task.vcpu, self.now_ns)
+            if self.scheduler.wake(task.vcpu, self.now_ns) and not self._must_pick:
+                left_ns = self.scheduler.goes_on_ns(self.now_ns)
+                if left_ns is None:
+                    self._must_pick = True
+                else:
+                    self._granted_until_ns = self.now_ns + left_ns
 
     def sleep(self, task: Task) -> None:
         """`task` cannot run."""
