@@ -87,6 +87,8 @@ long hang_table(const void *page);
 long release_frame(word mfn, domid_t domid);
 /* One frame for a pfn of ours. */
 long populate_frame(word pfn, word *mfn);
+/* The first frame of our grant table, one of Xen's that it lends us; 0 if it does not. */
+word grant_frame(void);
 
 /* Memory accesses that may fault; a fault is the outcome. */
 bool peek(const volatile void *at, word *value);

@@ -19,11 +19,14 @@
     X(free_of_neighbour)                                                                           \
     X(gdt_forged)                                                                                  \
     X(gdt_writable)                                                                                \
+    X(grant_as_table)                                                                              \
+    X(grant_exchanged)                                                                             \
     X(grant_too_much)                                                                              \
     X(iret_ring0)                                                                                  \
     X(ldt_writable)                                                                                \
     X(linear_circle)                                                                               \
     X(linear_writable)                                                                             \
+    X(list_becomes_table)                                                                          \
     X(m2p_of_neighbour)                                                                            \
     X(map_neighbour)                                                                               \
     X(map_neighbour_batch)                                                                         \
@@ -35,8 +38,10 @@
     X(map_table_writable)                                                                          \
     X(map_xen)                                                                                     \
     X(msr_efer)                                                                                    \
+    X(multicall_nested)                                                                            \
     X(pin_writable)                                                                                \
     X(populate_too_much)                                                                           \
+    X(port_flood)                                                                                  \
     X(port_io)                                                                                     \
     X(result_in_hole)                                                                              \
     X(result_over_table)                                                                           \
@@ -51,6 +56,7 @@
     X(task_segment)                                                                                \
     X(time_over_table)                                                                             \
     X(trap_ring0)                                                                                  \
+    X(twice_in_batch)                                                                              \
     X(update_other_domain)                                                                         \
     X(user_reads_kernel)                                                                           \
     X(vcpu_info_neighbour)                                                                         \

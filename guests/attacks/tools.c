@@ -118,6 +118,17 @@ long populate_frame(word pfn, word *mfn)
     return on_extent(XENMEM_populate_physmap, mfn, DOMID_SELF) == 1 ? 0 : -XEN_ENOMEM;
 }
 
+word grant_frame(void)
+{
+    word frame = 0;
+    struct gnttab_setup_table setup = { DOMID_SELF, 1, 0, &frame };
+    word argument = (word)&setup;
+
+    if (refused(hypercall(__HYPERVISOR_grant_table_op, GNTTABOP_setup_table, argument, 1, 0, 0)))
+        return 0;
+    return setup.status ? 0 : frame;
+}
+
 /* ---- accesses that may fault ---- */
 
 struct access {

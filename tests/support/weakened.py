@@ -15,7 +15,9 @@ from unittest import mock
 
 import numpy as np
 
+from hypervisor.abi.xen import MulticallEntry
 from hypervisor.domain.domain import Domain
+from hypervisor.hypercalls.caller import Caller
 from hypervisor.hypercalls.memory_exchange import _word
 from hypervisor.mm import hole
 from hypervisor.mm.bulk import Bulk, Words
@@ -101,8 +103,16 @@ def _none_is_refused(self: Bulk, entries: Words, targets: Words, owner: object =
     return np.zeros(len(entries), dtype=bool)
 
 
+def _old_of_before_all(self: Bulk, idx: Words, stored: Words, keep: Words) -> tuple[Words, Words]:
+    return self._words[idx].astype(np.uint64), np.arange(len(idx))
+
+
 def _steal_from_anybody(caller: Any, dom: Domain, given: Any, chunk: int, order: int) -> list[int]:
     return [_word(caller, given.extent_start, chunk)]
+
+
+def _call_whatever_it_is(caller: Caller, entry: MulticallEntry) -> int | None:
+    return caller.host.call_by_number(entry.op, tuple(entry.args))
 
 
 def _writable_leaves(mode: Any) -> int:
@@ -127,6 +137,7 @@ WEAKENED: Final[dict[str, Any]] = {
     "hypervisor.mm.pagetables.PageTables._refuse_private_slot": _passes,
     "hypervisor.mm.pagetables.PageTables._get_linear": _linear_if_writable,
     "hypervisor.mm.bulk.Bulk._is_refused": _none_is_refused,
+    "hypervisor.mm.bulk.Bulk._old": _old_of_before_all,
     "hypervisor.mm.linear.LinearUses.add": _passes,
     "hypervisor.mm.frames.FrameTable.get_page": _get_page_of_anybody,
     "hypervisor.mm.frames.FrameTable.settle": _passes,
@@ -142,9 +153,11 @@ WEAKENED: Final[dict[str, Any]] = {
     "hypervisor.hypercalls.caller.Caller.require_target": _passes,
     "hypervisor.hypercalls.memory._check_limit": _passes,
     "hypervisor.hypercalls.memory_exchange._stealable": _steal_from_anybody,
+    "hypervisor.hypercalls.multicall._call": _call_whatever_it_is,
     "hypervisor.hypercalls.sched._require_privilege": _passes,
     "hypervisor.hypercalls.callbacks._fixed_selector": lambda caller, selector: selector,
     "hypervisor.events.channels.EventChannels._is_open_to": lambda *_: True,
+    "hypervisor.events.channels.nr_ports": lambda _: 1 << 17,
     "hypervisor.grants.table.MAX_FRAMES": 1 << 20,
     "hypervisor.traps.bounce._out_of_vm86": lambda current: current.state.rflags,
     "hypervisor.traps.iret._refuse_ring_0": _passes,
