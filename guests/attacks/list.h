@@ -12,6 +12,7 @@
     X(count_over_table)                                                                            \
     X(descriptor_neighbour)                                                                        \
     X(end_neighbour)                                                                               \
+    X(endless_batch)                                                                               \
     X(exchange_of_neighbour)                                                                       \
     X(fifo_neighbour)                                                                              \
     X(fifo_over_table)                                                                             \

@@ -153,6 +153,7 @@ WEAKENED: Final[dict[str, Any]] = {
     "hypervisor.hypercalls.caller.Caller.require_target": _passes,
     "hypervisor.hypercalls.memory._check_limit": _passes,
     "hypervisor.hypercalls.memory_exchange._stealable": _steal_from_anybody,
+    "hypervisor.hypercalls.mmu_batch.REQUESTS_PER_PIECE": 1 << 31,
     "hypervisor.hypercalls.multicall._call": _call_whatever_it_is,
     "hypervisor.hypercalls.sched._require_privilege": _passes,
     "hypervisor.hypercalls.callbacks._fixed_selector": lambda caller, selector: selector,
