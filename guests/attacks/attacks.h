@@ -77,6 +77,10 @@ u64 entry_maddr(const pte_t *entry);
 /* One mmu_update, one mmuext_op. */
 long update(u64 ptr, u64 val);
 long extended(u32 cmd, word arg1, word arg2);
+/* A batch that clears what is clear, done so often that array operations are worth their import. */
+#define NR_REQUESTS 256
+extern struct mmu_update requests[NR_REQUESTS];
+long many_updates(void);
 /* The L1 entry of an address of our own, with its translation forgotten or not. */
 long map(const void *page, word mfn, pte_t flags);
 long map_lazily(const void *page, word mfn, pte_t flags);

@@ -12,7 +12,7 @@
 #define NR_UPDATES 4096
 #define UNTOUCHED ((word)0x77)
 
-static struct mmu_update requests[NR_UPDATES];
+static struct mmu_update batch[NR_UPDATES];
 static struct multicall_entry calls[2];
 static bool was_interrupted;
 
@@ -26,7 +26,7 @@ static void look(evtchn_port_t port, struct regs *regs)
 static void clear_what_is_clear(const void *page)
 {
     for (int i = 0; i < NR_UPDATES; i++)
-        requests[i].ptr = entry_maddr(pt_walk((word)page, 1));
+        batch[i].ptr = entry_maddr(pt_walk((word)page, 1));
 }
 
 ATTACK(endless_batch, "an event in the middle")
@@ -37,7 +37,7 @@ ATTACK(endless_batch, "an event in the middle")
                                          .args = { EVTCHNOP_send, (word)&send } };
     calls[1] = (struct multicall_entry){ .op = __HYPERVISOR_mmu_update,
                                          .result = UNTOUCHED,
-                                         .args = { (word)requests, NR_UPDATES, 0, DOMID_SELF } };
+                                         .args = { (word)batch, NR_UPDATES, 0, DOMID_SELF } };
     if (refused(map(own[0], 0, 0)))
         return;
     clear_what_is_clear(own[0]);

@@ -71,6 +71,21 @@ long extended(u32 cmd, word arg1, word arg2)
     return hv_mmuext_op(&op, 1, NULL);
 }
 
+struct mmu_update requests[NR_REQUESTS];
+
+long many_updates(void)
+{
+    void *page = own[NR_OWN - 1];
+    u64 entry = entry_maddr(pt_walk((word)page, 1));
+    long err = map(page, 0, 0);
+
+    for (int i = 0; i < NR_REQUESTS; i++)
+        requests[i] = (struct mmu_update){ .ptr = entry };
+    for (int round = 0; round < 300 && !err; round++)
+        err = hv_mmu_update(requests, NR_REQUESTS, NULL);
+    return err;
+}
+
 /* ---- mappings ---- */
 
 long map(const void *page, word mfn, pte_t flags)

@@ -7,30 +7,13 @@
  */
 #include "attacks.h"
 
-#define NR_UPDATES 256
-
-static struct mmu_update requests[NR_UPDATES];
-
-/* Clears what is clear; often enough for the array operations to be worth their import. */
-static long many_updates(void)
-{
-    u64 entry = entry_maddr(pt_walk((word)own[2], 1));
-    long err = map(own[2], 0, 0);
-
-    for (int i = 0; i < NR_UPDATES; i++)
-        requests[i] = (struct mmu_update){ .ptr = entry };
-    for (int round = 0; round < 300 && !err; round++)
-        err = hv_mmu_update(requests, NR_UPDATES, NULL);
-    return err;
-}
-
 static long clear_twice(const void *page)
 {
     u64 entry = entry_maddr(pt_walk((word)page, 1));
 
-    requests[NR_UPDATES / 2].ptr = entry;
-    requests[NR_UPDATES / 2 + 1].ptr = entry;
-    return hv_mmu_update(requests, NR_UPDATES, NULL);
+    requests[NR_REQUESTS / 2].ptr = entry;
+    requests[NR_REQUESTS / 2 + 1].ptr = entry;
+    return hv_mmu_update(requests, NR_REQUESTS, NULL);
 }
 
 ATTACK(twice_in_batch, "-EINVAL")
