@@ -5,13 +5,14 @@
 #ifndef PAGETABLES_H
 #define PAGETABLES_H
 
+#include "expect.h"
 #include "hypercall.h"
 #include "mm.h"
 #include "report.h"
 
 /* The initial domain has hardware, and is privileged, which others may be: other things are allowed
  * to it. */
-extern bool is_dom0, is_privileged;
+extern bool is_privileged;
 
 /* Addresses that no argument can stand at: not mapped, and Xen's own, which a guest may read but
  * may not let Xen read on its behalf. */
@@ -72,10 +73,7 @@ void set_entry(const pte_t *entry, pte_t value);
 
 /* ---- checks ---- */
 
-/* The result of a hypercall, as the number it is. */
-void expect(const char *id, const char *rule, long want, long got);
-/* The same where the initial domain, or a privileged one, gets another answer. */
-void expect_by_rank(const char *id, const char *rule, long want, long want_dom0, long got);
+/* expect, where a privileged domain gets another answer. */
 void expect_by_privilege(const char *id, const char *rule, long want, long want_privileged,
                          long got);
 

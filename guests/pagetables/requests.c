@@ -43,20 +43,6 @@ void set_entry(const pte_t *entry, pte_t value)
 
 /* ---- checks ---- */
 
-void expect(const char *id, const char *rule, long want, long got)
-{
-    char want_text[24], got_text[24];
-
-    format(want_text, sizeof(want_text), "%ld", want);
-    format(got_text, sizeof(got_text), "%ld", got);
-    check_text(id, rule, want_text, got_text);
-}
-
-void expect_by_rank(const char *id, const char *rule, long want, long want_dom0, long got)
-{
-    expect(id, rule, is_dom0 ? want_dom0 : want, got);
-}
-
 void expect_by_privilege(const char *id, const char *rule, long want, long want_privileged,
                          long got)
 {

@@ -16,20 +16,6 @@ const char guest_name[] = "refusals";
 bool is_dom0;
 void *const xens = (void *)MACH2PHYS_VIRT_START;
 
-void expect(const char *id, const char *rule, long want, long got)
-{
-    char want_text[24], got_text[24];
-
-    format(want_text, sizeof(want_text), "%ld", want);
-    format(got_text, sizeof(got_text), "%ld", got);
-    check_text(id, rule, want_text, got_text);
-}
-
-void expect_by_rank(const char *id, const char *rule, long want, long want_dom0, long got)
-{
-    expect(id, rule, is_dom0 ? want_dom0 : want, got);
-}
-
 long hypercall(unsigned nr, word a1, word a2, word a3)
 {
     HYPERCALL_REGS(a1, a2, a3, 0, 0);

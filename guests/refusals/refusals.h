@@ -6,11 +6,9 @@
 #ifndef REFUSALS_H
 #define REFUSALS_H
 
+#include "expect.h"
 #include "hypercall.h"
 #include "report.h"
-
-/* The initial domain is privileged: it is told more, and other things are wrong. */
-extern bool is_dom0;
 
 /* Addresses that no argument can stand at: not mapped, and Xen's own. A guest may read the second,
  * but may not let Xen read it on its behalf. */
@@ -23,11 +21,6 @@ extern void *const xens;
 #define NO_VCPU 77
 #define NO_PORT 9999
 #define NOT_CANONICAL ((word)1 << (WORD_BITS - 2))
-
-/* The result of a hypercall, as the number it is. */
-void expect(const char *id, const char *rule, long want, long got);
-/* The same where the initial domain gets another answer. */
-void expect_by_rank(const char *id, const char *rule, long want, long want_dom0, long got);
 
 /* Any hypercall by its number, with three arguments. */
 long hypercall(unsigned nr, word a1, word a2, word a3);

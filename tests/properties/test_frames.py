@@ -18,7 +18,6 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -31,7 +30,7 @@ from hypervisor.mm.frames import ALLOCATED, FrameTable, FrameType
 from hypervisor.mm.hole_map import HOLE
 from hypervisor.mm.pagetables import UNLIMITED, OutOfBudget, PageTables, XenSlots
 from hypervisor.x86.paging import PTE_G, PTE_P, PTE_PCD, PTE_RW, PTE_US, pte_mfn
-from tests.support.effort import examples
+from tests.support.effort import examples, run_machine
 from tests.support.frame_properties import state
 from tests.support.reach import check_frames
 
@@ -398,15 +397,7 @@ class FramesMachine(RuleBasedStateMachine):
 
 def frames_of(width: Width, max_examples: int, **more: Any) -> None:
     """Run the machine. Raises whatever it finds."""
-    machine: Any = type(f"Frames{width.name}", (FramesMachine,), {"width": width})
-    machine.TestCase.settings = settings(
-        max_examples=max_examples,
-        stateful_step_count=50,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        **more,
-    )
-    machine.TestCase("runTest").runTest()
+    run_machine(FramesMachine, width, max_examples, **more)
 
 
 @pytest.mark.parametrize("width", Width, ids=lambda width: width.name)

@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Any, ClassVar, Final
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -28,7 +27,7 @@ from hypervisor.mm.hole_map import HOLE
 from hypervisor.mm.pagetables import UNLIMITED, OutOfBudget, PageTables, XenSlots
 from hypervisor.x86.paging import PTE_A, PTE_D, PTE_G, PTE_P, PTE_PCD, PTE_RW, PTE_US, pte_mfn
 from tests.fuzz.pools import DESCRIPTORS
-from tests.support.effort import examples
+from tests.support.effort import examples, run_machine
 from tests.support.frame_properties import (
     PRIVILEGED,
     StaleTranslations,
@@ -353,15 +352,7 @@ class TwoDomains(RuleBasedStateMachine):
 
 def two_domains(width: Width, max_examples: int, **more: Any) -> None:
     """Run the machine. Raises whatever it finds."""
-    machine: Any = type(f"TwoDomains{width.name}", (TwoDomains,), {"width": width})
-    machine.TestCase.settings = settings(
-        max_examples=max_examples,
-        stateful_step_count=50,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        **more,
-    )
-    machine.TestCase("runTest").runTest()
+    run_machine(TwoDomains, width, max_examples, **more)
 
 
 @pytest.mark.slow
